@@ -2,6 +2,11 @@
 
 python evaluate.py --workdir=DIR [--split=test] [--step=N|best] [--weights=raw] [--predictions=FILE]
                    [--weights_dtype=int8|bfloat16] [--config.section.field=value ...]
+python evaluate.py --from=PATH ...                    what export.py wrote, on the data of its run
+python evaluate.py --workdir=DIR --from=PATH ...      a model on the data of the run in DIR
+
+PATH may also be a folder of transformers, if DIR says on which data: it needs tokens and classes as
+in DIR. Its weights take the place of those in DIR.
 
 For a classifier, a table of its classes comes before this line. `examples` is the number of
 images, recordings, texts, pairs, or windows of packed text. For windows, the number of
@@ -26,14 +31,16 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from configs.errors import UsageError
 from configs.json_text import json_text
 from configs.reading.command_line import Flag, parse_command_line, run_verb
 from configs.reading.inputs import check_inputs
-from configs.reading.saved import read_config, with_workdir_tokenizer
+from configs.reading.saved import with_workdir_tokenizer
 from configs.schema.precision import WEIGHTS_DTYPES
+from inference.sources import MODEL_FLAGS, ModelSource, model_source, source_on_data_of
 from parallel.environment import enable_compilation_cache, set_environment
 
 if TYPE_CHECKING:
@@ -47,10 +54,8 @@ if TYPE_CHECKING:
     from training.restore import Restored
 
 FLAGS = (
-    Flag("workdir", meaning="the folder that train.py wrote", required=True),
+    *MODEL_FLAGS,
     Flag("split", meaning="train, validation or test"),
-    Flag("step", meaning="a checkpoint's number, `best` or `latest`", default="latest"),
-    Flag("weights", meaning="the averaged or the raw weights", choices=("ema", "raw")),
     Flag("weights_dtype", meaning="the dtype of the weights (as trained)", choices=WEIGHTS_DTYPES),
     Flag("predictions", meaning="a file for one JSON object per example"),
 )
@@ -61,9 +66,9 @@ LONGEST_NAME = 40  # Widest class name in the table, in terminal columns.
 def main(argv: Sequence[str]) -> int:
     """Restore the model, evaluate the split, print the metrics. Return the exit status."""
     arguments = parse_command_line(argv, FLAGS, overrides=True)
-    workdir = Path(arguments.workdir)
-    config = read_config(workdir, arguments.overrides)
-    config = with_workdir_tokenizer(config, workdir)
+    source = evaluated_source(arguments)
+    data_from = source.path if arguments.workdir is None else Path(arguments.workdir)
+    config = with_workdir_tokenizer(source.config, data_from)
     check_inputs(config)
     if arguments.predictions is not None:
         check_predictions(Path(arguments.predictions))
@@ -80,7 +85,6 @@ def main(argv: Sequence[str]) -> int:
     from reporting.progress import Progress
     from reporting.report.predictions import Predictions
     from training.divergence import not_finite
-    from training.restore import restore_model
 
     initialize_distributed()
     enable_compilation_cache(cache_dir(config.data))
@@ -88,18 +92,12 @@ def main(argv: Sequence[str]) -> int:
     main_process = is_main_process()
     progress = Progress(shown=main_process)
     notify = progress.note if main_process else lambda text: None
-    restored = restore_model(
-        workdir,
-        config,
-        step=arguments.step,
-        weights=arguments.weights,
-        mesh=flat_mesh(jax.devices()),
-        warn=lambda text: notify(f"evaluate.py: {text}"),
-    )
+    mesh = flat_mesh(jax.devices())
+    restored = source.restore(mesh, warn=lambda text: notify(f"evaluate.py: {text}"))
     dataset = prepare(config.data, progress=progress.preparation, warn=notify)
     if dataset.fingerprint != restored.manifest["data"]["fingerprint"]:
         raise UsageError(
-            f"the data changed since {workdir} was trained: its metrics would not hold"
+            f"the data changed since {data_from} was trained: its metrics would not hold"
         )
     split = choose_split(dataset, arguments.split)
     keep = None if arguments.predictions is not None else Predictions.arrays()
@@ -139,6 +137,23 @@ def main(argv: Sequence[str]) -> int:
     float32_metrics.pop("examples", None)
     print(json_text(result | {f"{n}_float32": value for n, value in float32_metrics.items()}))
     return 0
+
+
+def evaluated_source(arguments: SimpleNamespace) -> ModelSource:
+    """Return the model that is evaluated; its configuration and its manifest say on which data.
+
+    Raises `UsageError` as `model_source` does, for a model without data, and for one that does not
+    fit the data of --workdir.
+    """
+    if arguments.workdir is not None and getattr(arguments, "from") is not None:
+        return source_on_data_of(arguments)
+    source = model_source(arguments, arguments.overrides)
+    if source.is_foreign:
+        raise UsageError(
+            f"--from={source.path} says nothing of data: give --workdir=DIR too, a run on whose "
+            "data the model is evaluated"
+        )
+    return source
 
 
 def check_predictions(path: Path) -> None:

@@ -2,13 +2,15 @@
 
 python export.py --workdir=DIR --format=FORMAT --out=PATH [--step=N|best] [--weights=raw]
                  [--dtype=float32|bfloat16|float16] [--lora=merged|adapter]
+python export.py --from=PATH --format=FORMAT --out=PATH      from one format to another
 
-PATH must not exist; it appears only when it is complete. Standard output has one line: the path.
-Every command takes what was exported with --from=PATH in place of --workdir=DIR.
+Nothing may be at the path of --out; it appears only when it is complete. Standard output has one
+line: the path. Every command takes what was exported with --from=PATH in place of --workdir=DIR.
 """
 
 import shlex
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,22 +18,25 @@ from typing import TYPE_CHECKING
 from configs.errors import UsageError
 from configs.files import new_path
 from configs.reading.command_line import Flag, parse_command_line, run_verb
-from configs.reading.saved import read_config
+from configs.reading.inputs import TOKENIZER, tokenizer_file
+from inference.sources import MODEL_FLAGS, model_source
 from parallel.environment import set_environment
 
 if TYPE_CHECKING:
+    from inference.sources import ModelSource
     from interop.formats.registry import Format
     from interop.formats.source import Source
 
 FORMAT_NAMES = ("huggingface", "safetensors")
+OF_OTHERS = ("huggingface", "gguf")
+"""Formats of other projects, which say what the tokenizer's tokens are for."""
+
 DTYPES = ("float32", "bfloat16", "float16")
 
 FLAGS = (
-    Flag("workdir", meaning="the folder that train.py wrote", required=True),
+    *MODEL_FLAGS,
     Flag("format", meaning="what is written", choices=FORMAT_NAMES, required=True),
     Flag("out", meaning="the folder or file to write", required=True, placeholder="PATH"),
-    Flag("step", meaning="a checkpoint's number, `best` or `latest`", default="latest"),
-    Flag("weights", meaning="the averaged or the raw weights", choices=("ema", "raw")),
     Flag("dtype", meaning="the dtype of the written weights (as trained)", choices=DTYPES),
     Flag(
         "lora",
@@ -45,41 +50,27 @@ FLAGS = (
 def main(argv: Sequence[str]) -> int:
     """Restore the model, write it. Return the exit status."""
     arguments = parse_command_line(argv, FLAGS, overrides=False)
-    workdir, out = Path(arguments.workdir), Path(arguments.out)
+    model, out = model_source(arguments), Path(arguments.out)
     if arguments.lora == "adapter" and arguments.format != "huggingface":
         raise UsageError(f"--lora=adapter is for --format=huggingface, not {arguments.format}")
-    config = read_config(workdir)
     check_out(out)
-    set_environment(config)
+    set_environment(model.config)
 
     import jax
 
     from interop.formats.registry import format_module
     from interop.formats.source import Source
     from parallel.mesh import flat_mesh
-    from training.restore import restore_model
 
     chosen = format_module(arguments.format)
-    restored = restore_model(
-        workdir,
-        config,
-        step=arguments.step,
-        weights=arguments.weights,
-        mesh=flat_mesh(jax.devices()[:1]),
-        warn=say,
-    )
-    tokenizer = workdir / "tokenizer.json"
+    restored = model.restore(flat_mesh(jax.devices()[:1]), warn=say)
     command = shlex.join(["python", "export.py", *argv])
-    source = Source(
-        restored,
-        tokenizer if tokenizer.is_file() else None,
-        arguments.dtype,
-        command,
-        arguments.lora,
-    )
-    check_format(chosen, arguments.format, source)
-    with new_path(out) as temporary:
-        notes = chosen.write(source, temporary)
+    with tempfile.TemporaryDirectory() as scratch:
+        tokenizer = tokenizer_of(model, Path(scratch))
+        source = Source(restored, tokenizer, arguments.dtype, command, arguments.lora)
+        check_format(chosen, arguments.format, source)
+        with new_path(out) as temporary:
+            notes = chosen.write(source, temporary)
     for note in notes:
         say(note)
     print(out)
@@ -94,10 +85,26 @@ def check_out(out: Path) -> None:
         raise UsageError(f"--out={out}: there is no folder {out.absolute().parent}")
 
 
+def tokenizer_of(model: "ModelSource", scratch: Path) -> Path | None:
+    """Return the file of a model's tokenizer; None without one. If the model is a single file, its
+    tokenizer is written into the folder `scratch`."""
+    if not model.path.is_file():
+        return tokenizer_file(model.path)
+    if model.tokenizer is None:
+        return None
+    model.tokenizer.save(scratch / TOKENIZER)
+    return scratch / TOKENIZER
+
+
 def check_format(chosen: "Format", name: str, source: "Source") -> None:
     """Raise `UsageError` if the format can't hold the model; the message names those that can."""
     from interop.formats.registry import possible_formats
 
+    if name in OF_OTHERS and source.restored.manifest.get("special_tokens") is not None:
+        raise UsageError(
+            f"--format={name} is for models that were trained here, and this one came from a "
+            "folder of transformers: give that folder to other programs"
+        )
     reason = chosen.obstacle(source.config, source.data_spec)
     if reason is not None:
         others = possible_formats(source.config, source.data_spec)

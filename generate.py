@@ -15,6 +15,9 @@ python generate.py --workdir=DIR --input=FILE [--input ...] [--json]
 python generate.py --workdir=DIR --input=FILE [--input ...] [--beam_size=K] [--json]
                                                      a speech recogniser
 
+In place of --workdir=DIR, --from=PATH takes what export.py wrote, or a folder of transformers
+(Llama, Qwen3, GPT-2, BERT, ViT ...) with its tokenizer.json.
+
 FILE may be a glob, in quotes: --input='calls/*.wav' means all of these files, sorted by name. The
 same prompts, settings and seed give the same text. With --speculation, tokens are guessed from what
 the text and its prompt contain, and with --prediction=FILE also from this file; the text stays the
@@ -26,10 +29,11 @@ Only the answers are written to standard output:
 - completions without their prompts, and texts with their gaps filled. These may have several lines:
   if there are several prompts, each text follows a line `==> "PROMPT" <==`, as head and tail print
   for files, and an empty line separates the texts;
-- translations, one per line: first of the prompts, then of each file's lines (--input=- is standard
-  input); an empty line has an empty translation;
+- translations, one per line: those of the prompts, then those of each file's lines (--input=- is
+  standard input); an empty line has an empty translation;
 - transcripts, one line for each recording;
-- labels, each followed by a tab and the likeliest labels with their probabilities.
+- one line for each input of a classifier: its label, a tab, and the likeliest labels with their
+  probabilities.
 
 With --json, each answer is one object on a line. If one of several inputs can't be read, its answer
 is an empty line, or an object with its `error`. The other inputs are answered, and the exit status
@@ -39,14 +43,12 @@ is 2.
 import sys
 from collections.abc import Iterable, Sequence
 from functools import partial
-from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from configs.errors import UsageError
 from configs.json_text import json_text
 from configs.reading.command_line import Flag, parse_command_line, run_verb
-from configs.reading.saved import read_config
 from configs.schema.precision import WEIGHTS_DTYPES
 from inference.files import Unreadable, input_files, text_of_file
 from inference.predictors.completion import TextCompletion
@@ -54,6 +56,7 @@ from inference.predictors.predictor import SEARCH_FIELDS, Predictor
 from inference.predictors.registry import predictor_class
 from inference.predictors.text_to_text import TextToText
 from inference.requests import Request, RequestError, Sampling
+from inference.sources import MODEL_FLAGS, model_source
 from inference.streaming import Writer, heading
 from parallel.environment import enable_compilation_cache, set_environment
 
@@ -110,9 +113,7 @@ FILE_FLAGS = frozenset(("json_schema", "grammar", "prediction"))
 """Flags that name a file, whose text is the field of the request."""
 
 FLAGS = (
-    Flag("workdir", meaning="the folder that train.py wrote", required=True),
-    Flag("step", meaning="a checkpoint's number, `best` or `latest`", default="latest"),
-    Flag("weights", meaning="the averaged or the raw weights", choices=("ema", "raw")),
+    *MODEL_FLAGS,
     Flag("weights_dtype", meaning="the dtype of the weights (as trained)", choices=WEIGHTS_DTYPES),
     *REQUEST_FLAGS,
     Flag("json", meaning="write one JSON object a line", switch=True),
@@ -122,23 +123,17 @@ FLAGS = (
 def main(argv: Sequence[str]) -> int:
     """Restore the model, answer the request, print the answers. Return the exit status."""
     arguments = parse_command_line(argv, FLAGS, overrides=False)
-    workdir = Path(arguments.workdir)
-    config = read_config(workdir)
+    source = model_source(arguments)
+    config = source.config
     kind = predictor_class(config)
     request = request_of(arguments, kind, config.task.name)
     set_environment(config)
 
     from data.cache import cache_dir
-    from inference.loading import load_model
+    from inference.loading import load_source
 
     enable_compilation_cache(cache_dir(config.data))
-    model = load_model(
-        workdir,
-        step=arguments.step,
-        weights=arguments.weights,
-        weights_dtype=arguments.weights_dtype,
-        warn=say,
-    )
+    model = load_source(source, weights_dtype=arguments.weights_dtype, warn=say)
     search = {name: request[name] for name in SEARCH_FIELDS if name in request}
     predictor = model.predictor(search)
     inputs = kind.parse(request)

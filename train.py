@@ -18,7 +18,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from configs.reading.command_line import Flag, parse_command_line, run_verb
-from configs.reading.inputs import check_inputs, check_pretrained, is_hugging_face
+from configs.reading.inputs import (
+    check_inputs,
+    check_pretrained,
+    is_exported,
+    is_hugging_face,
+)
 from configs.reading.recipes import load_config
 from configs.reading.saved import check_workdir, with_workdir_tokenizer, write_config
 from configs.schema.rules import resolve_steps
@@ -151,13 +156,30 @@ def make_warm_start(program: TrainProgram, workdir: Path, dataset: Dataset) -> W
 
         tokenizer = dataset.tokenizer
         separator = None if tokenizer is None else (tokenizer.separator, tokenizer.separator_id)
-        parameters = program.model_def.own_params
-        weights = load_weights(source, config, dataset.spec, parameters, separator=separator)
+        model = program.model_def
+        shapes = (model.own_params, model.abstract_statistics)
+        weights = load_weights(source, config, dataset.spec, *shapes, separator=separator)
         origin = initialize.pretrained_from_arrays(
             weights.params,
+            weights.statistics,
             name=f"the weights of {source}, of Hugging Face",
             metadata={"folder": str(source.absolute())},
             notes=weights.messages,
+        )
+    elif is_exported(source):
+        import jax
+
+        from interop.opening import open_model
+        from parallel.mesh import flat_mesh
+
+        opened = open_model(source)
+        params, statistics = opened.arrays(opened.model_def(flat_mesh(jax.devices()[:1])))
+        origin = initialize.pretrained_from_arrays(
+            params,
+            statistics,
+            name=f"the weights of {source}, step {opened.exported.step}",
+            metadata={"folder": str(source.absolute()), "step": opened.exported.step},
+            config=opened.config,
         )
     else:
         origin = initialize.open_pretrained(source, config.train.initialize_step, notify)

@@ -1,4 +1,4 @@
-"""Checks that no other program uses the machine, because measured times would mean little."""
+"""Checks that no other program keeps the machine busy, as measured times would then mean little."""
 
 import os
 import time
@@ -32,7 +32,7 @@ def busy_share(seconds: float = 2.0) -> float | None:
 
 
 def _cpu_times() -> tuple[int, int]:
-    """Return how many clock ticks the CPUs were idle since the system started, and all ticks."""
+    """Return the CPUs' clock ticks since the system started: those that were idle, and all."""
     ticks = [int(field) for field in STAT.read_text().splitlines()[0].split()[1:9]]
     return ticks[3] + ticks[4], sum(ticks)
 

@@ -11,18 +11,18 @@ weights. In rows of 16 texts:
 
 - `transformers` pads the prompts and generates as many tokens for each text as for the longest;
   `transformers_continuous` is its continuous batching;
-- `ctranslate2` has all texts in one batch, which each leaves when it is complete; `_by_length` has
-  a batch for each length of prompts; `_async` has a request for each text, and a worker for each
-  thread.
+- `ctranslate2` puts all texts into one batch; each text leaves it when it is complete. `_by_length`
+  makes a batch for each length of prompts. `_async` makes a request for each text, and has a worker
+  for each thread.
 
-Rows `lookup_...` compare Triform with and without guessing tokens from the text before. The texts
-are greedy: they may have all tokens (such texts seldom repeat themselves), three different tokens,
-or one.
+The rows `lookup_...` compare Triform with and without speculation, which guesses tokens from the
+text so far. Their texts are greedy. They may have all tokens (such texts seldom repeat themselves),
+only three different tokens, or only one.
 
 The table also has the milliseconds to the first token and between deliveries of tokens (50th and
 99th percentile), and the mean number of tokens in a delivery. Row `warm_up` measures how long
 Triform's engine takes to compile, and counts the programs that are compiled later. Row `masks`
-measures what JSON schemas cost with a vocabulary of 50,000 tokens, for one text and for 16.
+measures the cost of JSON schemas with a vocabulary of 50,000 tokens, for one text and for 16.
 `--soak=N` measures the memory of Triform's process over N requests.
 
 Needs the `bench` extra; without it, only Triform is measured. The command refuses to measure on a
@@ -74,8 +74,8 @@ LOOK_UP = ("triform", "triform_lookup")
 
 @dataclass(frozen=True)
 class Row:
-    """Texts that are generated at the same time: lengths of their prompts, and numbers of new
-    tokens.
+    """Texts that are generated at the same time: the numbers of tokens of their prompts, and the
+    numbers of new tokens.
 
     allowed: how many different tokens the texts may have; 0: all.
     looks_up: whether sides with and without guessed tokens are compared, in place of the peers.
@@ -127,7 +127,7 @@ SETTLE_SECONDS = 0.5
 while they wait for work."""
 
 NEAR_TIE = 1e-3
-"""Largest difference of two logits whose order rounding may reverse."""
+"""Largest difference between two logits at which rounding may reverse their order."""
 
 FLAGS = (
     Flag(
@@ -304,7 +304,7 @@ def figures(side: Side, row: Row) -> dict[str, Any]:
 
 
 def ratios(sides: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    """Return Triform's speed relative to the fastest variant of each peer, in float32 and int8."""
+    """Return Triform's speed relative to each peer's fastest variant, in float32 and in int8."""
     speeds = {name: side.get("tokens_per_second", 0.0) for name, side in sides.items()}
     found = {}
     for ours, peer, is_int8 in (
@@ -345,7 +345,7 @@ def show(name: str, found: Mapping[str, Any]) -> None:
 
 
 def measure_masks(root: Path, threads: int, turns: int) -> list[dict[str, Any]]:
-    """Measure what masks cost with the model in the folder `root`, which `prepare` filled."""
+    """Measure the cost of masks with the model in the folder `root`, which `prepare` filled."""
     found = []
     for texts in (1, 16):
         its = in_own_process(masks, root, threads, texts, turns)

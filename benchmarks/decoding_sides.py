@@ -97,9 +97,9 @@ def make_engine(
 ) -> Any:
     """Return an engine for the workdir's model, as a server has it: with every option compiled.
 
-    weights_dtype: `int8`, or nothing for the dtype of the checkpoint.
+    weights_dtype: `int8`, or empty for the dtype of the checkpoint.
     cache: the folder of compiled programs; by default that of the workdir's configuration.
-    prefix_bytes: size of the cache of prefixes; 0: none.
+    prefix_bytes: size of the prefix cache in bytes; 0 for no cache.
     sizes: numbers of slots.
     """
     from configs.reading.saved import read_config
@@ -145,7 +145,7 @@ def triform(
     kind: str, root: Path, batch: Batch, threads: int
 ) -> tuple[Callable[[], Written], dict[str, Any]]:
     """Build Triform's engine, without prefix reuse: each run reads its prompts anew. kind: `int8`
-    for quantized weights, `lookup` for tokens guessed from the text before, or nothing."""
+    for quantized weights, `lookup` for speculation, or empty."""
     engine = make_engine(root / "workdir", kind if kind == "int8" else "")
     import jax
 
@@ -204,7 +204,7 @@ def transformers(
 
 
 def drawn_fields(batch: Batch) -> dict[str, Any]:
-    """Return the settings of `transformers` for the texts."""
+    """Return the arguments with which `transformers` draws the tokens of the texts."""
     if not batch.sampled:
         return {"do_sample": False}
     return {"do_sample": True, "temperature": TEMPERATURE, "top_p": TOP_P, "top_k": 0}
@@ -321,8 +321,8 @@ def ctranslate2(
     Each text leaves its batch when it is complete.
 
     - `int8`: quantized weights.
-    - `by` (of `by_length`): only prompts of equal length share a batch, because CTranslate2 reads
-      at once only as many tokens as the shortest prompt has.
+    - `by` (from `by_length`): only prompts of equal length share a batch. In a batch, CTranslate2
+      reads only as many tokens at once as the shortest prompt has.
     - `async`: each text is a separate request; there are as many workers as threads.
     """
     import ctranslate2 as library

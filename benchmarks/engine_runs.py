@@ -31,7 +31,7 @@ SAMPLES = 200
 
 
 MASKED_TOKENS = 128
-"""Length of a constrained text, at most."""
+"""Largest number of tokens of a constrained text."""
 
 SCHEMA = {
     "type": "array",
@@ -48,7 +48,7 @@ SCHEMA = {
         "additionalProperties": False,
     },
 }
-"""A list that no text of `MASKED_TOKENS` completes."""
+"""A schema for lists that are too long to be complete after `MASKED_TOKENS` tokens."""
 
 MIXTURES: tuple[dict[str, Any], ...] = (
     {},
@@ -88,12 +88,15 @@ class Soak:
 
 @dataclass(frozen=True)
 class Masks:
-    """What JSON schemas cost while `texts` are written at the same time, with a vocabulary of
-    `vocabulary` tokens.
+    """The cost of a JSON schema for texts that are generated at the same time.
 
-    mask_ms: time per step that the host takes for all masks. step_ms: the rest of a step. share:
-    the first relative to the second. speed: tokens per second relative to the same requests without
-    a constraint, of which a dispatch has several steps.
+    vocabulary: the number of tokens of the vocabulary.
+    texts: the number of texts.
+    mask_ms: the time per step that the constraints of all texts take on the host.
+    step_ms: the time per step that everything else takes.
+    share: mask_ms / step_ms.
+    speed: tokens per second, relative to the same requests without a constraint, which take several
+        steps per dispatch.
     """
 
     vocabulary: int
@@ -105,7 +108,7 @@ class Masks:
 
 
 class Timed:
-    """A constraint, and the seconds that its methods take."""
+    """Wraps the state of a constraint: counts its masks, and the seconds that its methods take."""
 
     def __init__(self, constraint: Any):
         self._constraint, self.seconds, self.steps = constraint, 0.0, 0
@@ -206,7 +209,7 @@ def soak(root: Path, threads: int, count: int) -> Soak:
 
 
 def masks(root: Path, threads: int, texts: int, turns: int) -> Masks:
-    """Write as many texts at the same time, with and without a schema, alternately; the result has
+    """Generate `texts` texts at the same time, alternately with and without a schema. Return the
     medians of the turns."""
     os.environ["NPROC"] = str(threads)
     engine = make_engine(root / "workdir", sizes=(texts,))
@@ -217,7 +220,7 @@ def masks(root: Path, threads: int, texts: int, turns: int) -> Masks:
         free, constrained = _write(engine, texts, None), _write(engine, texts, schema)
         timed = [job.constraint for job in constrained.jobs]
         mask, steps = sum(one.seconds for one in timed), max(one.steps for one in timed)
-        if turn > 0:  # The first one compiles the schema.
+        if turn > 0:  # The first turn compiles the schema.
             rest = constrained.seconds - mask
             found.append((mask / steps, rest / steps, constrained.speed / free.speed))
     mask, rest, speed = (float(np.median(column)) for column in zip(*found, strict=True))

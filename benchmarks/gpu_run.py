@@ -301,7 +301,7 @@ def in_own_process(
             late = process.is_alive()
         finally:
             process.kill()
-            with suppress(ProcessLookupError):  # Also those that it started.
+            with suppress(ProcessLookupError):  # Also end the processes that it started.
                 os.killpg(process.pid, signal.SIGKILL)
             process.join()
         outcome: dict[str, Any] = {"status": "passed", "checks": {}, "figures": {}}
@@ -334,7 +334,7 @@ def live(function, found: Findings, arguments: tuple[str, ...], log: Path, platf
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
     os.environ["JAX_PLATFORMS"] = platforms
-    # Processes share the GPU: none may take all of its memory.
+    # Processes share the GPU, so none may allocate all of its memory.
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
     function(found, *arguments)
     sys.stdout.flush()

@@ -283,8 +283,8 @@ def training_losses(workdir: Path) -> dict[int, float]:
 
 
 def differences_of(whole: Path, other: Path, step: int) -> list[str]:
-    """Return texts about what is not bit-equal in two runs: losses, and the arrays saved at
-    `step`."""
+    """Compare two runs bit by bit: their losses, and the arrays saved at `step`. Return a text for
+    each difference."""
     one, two = (
         {
             f"{name} of step {number}": value

@@ -80,7 +80,7 @@ def train_steps(config, dataset: Dataset, batches: Iterator[dict[str, Any]]) -> 
 
 
 def turn(one: Iterator[Any], seconds: float) -> tuple[float, float]:
-    """Return the seconds and the CPU seconds per item of an iterator.
+    """Return the wall seconds and the CPU seconds per item of an iterator.
 
     Before the measurement, items are taken for `seconds` / 4, to use up those that were prefetched.
     """

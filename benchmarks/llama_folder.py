@@ -20,13 +20,13 @@ from data.codecs.tokenizers import SEPARATOR, Tokenizer
 
 EMBEDDING_SCALE = 0.05
 ATTENTION_SCALE = 2.0
-"""Factor on the weights of queries and keys, with which greedy texts seldom repeat themselves."""
+"""Factor for the weights of queries and keys. It makes greedy texts seldom repeat themselves."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """The sizes of a Llama with tied embeddings. The vocabulary may become smaller, if its texts
-    have no more pairs of tokens."""
+    """The sizes of a Llama with tied embeddings. The vocabulary becomes smaller than requested if
+    the training texts have no more pairs of tokens to merge."""
 
     width: int
     depth: int

@@ -62,7 +62,7 @@ class Turns:
     def __call__(self, state, batch):
         import jax
 
-        # Half a slice first: it warms up, and puts checkpoints into the middle of slices.
+        # Half a slice comes first: it warms up, and moves checkpoints to the middle of a slice.
         count, self._count = self._count - self.size // 2, self._count + 1
         if len(self._batches) < KEPT_BATCHES:
             self._batches.append(jax.device_put(batch, self._run.program.batch_sharding))
@@ -71,7 +71,7 @@ class Turns:
         return self._step(state, batch)
 
     def _pause(self, state):
-        """Run a bare slice from `state`; return the new state, with which the run continues."""
+        """Run a bare slice from `state`. Return the new state, from which the run continues."""
         import jax
 
         jax.block_until_ready(state)

@@ -8,14 +8,15 @@ python benchmarks/serving.py [--part=PART ...] [--workdir=DIR] [--slots=16] [--t
 Each part runs `serve.py` in its own process, and sends requests over plain sockets from another
 process. Without --part, all of them run:
 
-- `throughput`: 16 streams of completions over HTTP, and the engine alone, which generates the same
-  texts, alternately: the speed, the time to the first token, and the CPU time of client and server;
-- `soak`: `--minutes` of mixed traffic, twice as much as the server can answer: no request may fail
-  except by a refusal with 429, memory may not grow, no slot may be lost;
-- `fairness`: how long a client waits when it is alone, and when another one sends ten times as
-  much;
-- `sigterm`: `--rounds` times, a server is stopped under load: every accepted request must be
-  answered, or its client asked to try again.
+- `throughput` alternates between 16 streams of completions over HTTP and the engine alone, which
+  generates the same texts. It measures the speed, the time to the first token, and the CPU time of
+  client and server.
+- `soak` sends mixed traffic for `--minutes`, twice as much as the server can answer. Requests may
+  be refused with 429, but may not fail otherwise; memory may not grow, and no slot may be lost.
+- `fairness` measures how long a client waits when it is alone, and when another client sends ten
+  times as much.
+- `sigterm` stops a server under load, `--rounds` times. Every accepted request must be answered, or
+  its client be asked to try again.
 
 The model is a Llama of about 30 million parameters with random weights, or that of --workdir.
 --folder keeps it for the next time.

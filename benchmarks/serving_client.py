@@ -29,8 +29,8 @@ increase the load."""
 class Ask:
     """A request.
 
-    kind: the name of such requests in tables.
-    method, content_type: other values make a request that the server must refuse.
+    kind: the name of this kind of request in tables.
+    method, content_type: values other than the defaults make a request that the server must refuse.
     expected: the HTTP status that the answer must have.
     leaves: whether the client closes the connection after the first event.
     """
@@ -96,7 +96,8 @@ class Answer:
 
 @dataclass
 class Told:
-    """The answers that a client got in a run, the run's duration, and the client's CPU time."""
+    """The answers that a client got in a run, and the duration and the client's CPU time in
+    seconds."""
 
     answers: list[Answer] = field(default_factory=list)
     seconds: float = 0.0

@@ -89,7 +89,8 @@ class ServerProcess:
         return self.wait()
 
     def wait(self) -> int:
-        """Return the exit status; of a server that does not end within `STOP_SECONDS`, -9."""
+        """Wait for the server to end and return its exit status. After `STOP_SECONDS`, kill it and
+        return -9."""
         try:
             return self.process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:

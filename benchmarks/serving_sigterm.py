@@ -14,8 +14,8 @@ from benchmarks.serving_client import Answer, Ask, Told, run_clients
 from benchmarks.serving_process import ServerProcess
 
 DRAIN_SECONDS = (30.0, 0.2)
-"""Seconds that the server has to finish accepted requests, alternating between rounds: enough for
-all, and too few."""
+"""Seconds that the server has to finish accepted requests. The rounds alternate between the two
+values: enough for all requests, and too few."""
 
 LONGEST_ROUND = 300.0
 

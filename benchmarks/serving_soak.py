@@ -32,11 +32,12 @@ OVERLOAD = 2.0
 """The rate of requests relative to the rate that the server can answer."""
 
 LARGEST_GROWTH = 0.05
-"""How much larger the memory of the last third of a soak may be than that of the middle third."""
+"""Largest growth of the mean memory from the middle third of a soak to the last third, as a
+fraction."""
 
 GREED, LARGEST_WAIT = 10, 2.2
-"""One client sends `GREED` times as much as the other one, which may wait `LARGEST_WAIT` times as
-long as alone."""
+"""One client sends `GREED` times as much as the other. The other may wait at most `LARGEST_WAIT`
+times as long as when it is alone."""
 
 SAMPLE_SECONDS = 1.0
 IDLE_SECONDS = 60.0
@@ -186,15 +187,15 @@ def sampled(running: Future, value: Callable[[], float]) -> list[float]:
 
 
 def failed(told: Told) -> list[str]:
-    """Return a message for each kind of failure: requests that were neither answered nor refused as
-    they should be."""
+    """Return a message for each kind of failure, up to ten: requests that were neither answered nor
+    refused as expected."""
     wrong = Counter(str(a) for a in told.answers if a.outcome in ("failed", "retry"))
     return [f"{count} × {text}" for text, count in wrong.most_common(10)]
 
 
 def leftovers(server: ServerProcess, asks: Sequence[Ask], slots: int) -> list[str]:
-    """Return messages about what a server did not release after its last request: requests that it
-    still counts, and slots that generate no text any more."""
+    """Return messages if a server did not release everything after its last request: if it still
+    counts requests, or if some slots no longer generate texts."""
     names = ("num_requests_running", "num_requests_waiting", "kv_cache_usage_perc")
     if not _becomes(server, lambda its: not any(its.get(f"triform_{name}") for name in names)):
         return [f"after the last request, not all is free: {server.gauges()}"]

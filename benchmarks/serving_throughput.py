@@ -1,4 +1,4 @@
-"""Measures which share of the engine's speed clients get over HTTP, for `serving.py`.
+"""Measures which fraction of the engine's speed clients get over HTTP, for `serving.py`.
 
 The engine alone and the server generate the same texts, in several streams at the same time. A
 stream requests its texts one after the other. No text ends before it has its number of tokens.

@@ -5,9 +5,9 @@ python benchmarks/startup.py [--text=input.txt] [--repeats=3] [--profile]
 
 The first step of `shakespeare_char` is done when metrics.jsonl has its line. `cold` is a start
 without prepared data and compiled programs, `warm` one with both; the workdir is always new. Wrong
-command lines are timed until their process ends. For comparison, so are Python alone and Python
-with the libraries that every program imports. All are measured alternately; the best of the repeats
-is printed. `--profile` also lists the slowest imports of a warm start.
+command lines are timed until their process ends. For comparison, Python alone, and Python with the
+libraries that every program imports, are timed too. All are measured alternately; the shortest time
+of the repeats is printed. `--profile` also lists the slowest imports of a warm start.
 """
 
 import os

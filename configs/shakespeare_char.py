@@ -6,8 +6,8 @@ python train.py --config=configs/shakespeare_char.py --workdir=runs/shakespeare 
 `input.txt` is "tiny Shakespeare" (1.1 MB), or any other text. The last tenth of the text is held
 out. Measured: see docs/results.md.
 
-The following command has the size of nanoGPT's `shakespeare_char` for GPUs, with which nanoGPT
-reaches a validation loss of 1.4697. Not run by us:
+The following command trains a model of the size of nanoGPT's `shakespeare_char` for GPUs, with
+which nanoGPT reaches a validation loss of 1.4697. Not run by us:
 
 python train.py --config=configs/shakespeare_char.py --workdir=runs/shakespeare_gpu \
     --config.data.path=input.txt --config.data.sequence_length=256 \

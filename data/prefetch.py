@@ -18,10 +18,11 @@ _AHEAD = 16  # batches to prefetch; of expensive (large) batches only one for ea
 
 
 def stream(batches: Batches, start: int, stop: int, workers: int) -> Iterator[Batch]:
-    """Yield the batches `start` to `stop` - 1 in order, prefetched.
+    """Yield the batches `start` to `stop` - 1 in order.
 
-    workers: the number of processes that make batches; if 0, threads make them. Threads are not
-    used for batches in memory: passing one between threads takes longer than making it.
+    workers: the number of processes that make batches ahead. If it is 0, threads do; but if all
+    records are in memory, the calling thread makes each batch when it is needed, because passing a
+    batch between threads takes longer than making it.
     """
     if start >= stop:
         return

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from configs.data_spec import DataSpec
 from configs.errors import UsageError
+from configs.reading.inputs import TOKENIZER, tokenizer_file
 from data import best_fit, cleaning, packing
 from data.best_fit import BestFitCodec
 from data.cache import digest
@@ -38,7 +39,6 @@ METADATA_VERSION = 1
 """Part of the cache key. Increment it when the stored counts of a split change."""
 
 PIECES_AT_ONCE = 512  # read together; fewer would be slower. A piece has at most 32,768 characters
-TOKENIZER = "tokenizer.json"
 
 
 @dataclass(frozen=True)
@@ -216,8 +216,8 @@ def check_tokenizer(dataset: Dataset, workdir: Path) -> None:
     The model in `workdir` would then read wrong tokens. Nothing is checked if one of the two
     tokenizers is missing.
     """
-    path = workdir / TOKENIZER
-    if dataset.tokenizer is None or not path.exists():
+    path = tokenizer_file(workdir)
+    if dataset.tokenizer is None or path is None:
         return
     if _load(path, "train.initialize_from").vocabulary() != dataset.tokenizer.vocabulary():
         raise UsageError(

@@ -69,6 +69,6 @@ def next_power_of_two(count: int) -> int:
 
 
 def rounded_up(count: int, sizes: Sequence[int]) -> int:
-    """Return the first of `sizes` (in rising order) that is at least `count`; if there is none, the
-    smallest power of two that is."""
+    """Return the smallest of `sizes` (in rising order) that is at least `count`; if there is none,
+    the smallest such power of two."""
     return next((size for size in sizes if size >= count), next_power_of_two(count))

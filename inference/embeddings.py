@@ -18,7 +18,7 @@ from inference.compiled import CompiledFunction, next_power_of_two, rounded_up
 from training.model_def import ModelDef
 
 SHORTEST = 32
-"""Least number of tokens that a batch is padded to."""
+"""Smallest number of tokens that a batch is padded to."""
 
 CHUNK = 128
 """Number of tokens that a model with unlimited context reads at once, if a text has more than
@@ -70,9 +70,10 @@ class TextEmbedding:
         tokenizer: Tokenizer,
         row_sizes: Sequence[int] = ROW_SIZES,
     ) -> Self:
-        """Build it for models of `model_def`: decoders, masked language models or text classifiers.
+        """Build a `TextEmbedding` for models with the definition `model_def`: decoders, masked
+        language models or text classifiers.
 
-        module: one such model.
+        module: any one of these models; its weights are not used.
         """
         writes = model_def.config.task.model_output == "next_tokens"
         is_unlimited = writes and not module.has_bounded_context
@@ -87,8 +88,8 @@ class TextEmbedding:
         )
 
     def encode(self, text: str) -> NDArray[np.int32]:
-        """Return the tokens of a text, int32 [T], with those that open every text and, if the model
-        reads them, those that close it. Empty if the text itself has no tokens."""
+        """Return the tokens of a text, int32 [T], including the tokens that open every text and, if
+        the model reads them, those that close it. Empty if the text itself has no tokens."""
         ids = self._tokenizer.encode(text)
         if not len(ids):
             return ids
@@ -134,8 +135,10 @@ class TextEmbedding:
     def _sums(
         self, module: nnx.Module, texts: Sequence[NDArray[np.int32]], length: int
     ) -> NDArray[np.float32]:
-        """Return the sum of the hidden states of each text, float32 [B, D]. length: what the texts
-        are padded to."""
+        """Return the sum of the hidden states of each text, float32 [B, D].
+
+        length: the number of tokens that the texts are padded to.
+        """
         rows = rounded_up(len(texts), self._row_sizes)
         tokens_BT, segments_BT = np.zeros((2, rows, length), np.int32)
         for row, ids in enumerate(texts):
@@ -165,7 +168,7 @@ def _whole_sums(
 
 
 def _first_sums(module: Any, tokens_BT: jax.Array, segments_BT: jax.Array) -> tuple[jax.Array, Any]:
-    state = module.initial_state(len(tokens_BT), 1)  # Room has no effect: nothing is attended to.
+    state = module.initial_state(len(tokens_BT), 1)  # Room has no effect without attention.
     x_BTD, state = module.hidden(tokens_BT, segments_BT=segments_BT, state=state)
     return _over_tokens(x_BTD, segments_BT), state
 

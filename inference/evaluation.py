@@ -37,14 +37,14 @@ class SplitBatches(Protocol):
 
 
 class BatchPredictor(Protocol):
-    """Answers whole batches of an evaluation, and returns the right answers to compare with."""
+    """Answers whole batches of an evaluation, and returns the references to compare with."""
 
     def predict_batch(self, module: nnx.Module, batch: Batch) -> list[Prediction]:
         """Return the answer for each row of a global batch, except rows of weight zero."""
         ...
 
     def references(self, batch: Batch) -> list[dict[str, str]]:
-        """Return the texts of each row that `predict_batch` answers: the right answer under the key
+        """Return the known texts of each row that `predict_batch` answers: the right answer as
         `reference`, and perhaps others, such as `source`.
 
         batch: a global batch on the host.
@@ -115,11 +115,13 @@ def evaluate_split(
     most_answers: int | None = None,
 ) -> tuple[dict[str, float], dict[str, Any]]:
     """Compute the metrics and per-example arrays of a split, as `evaluate` does. With a
-    `batch_predictor`, include the metrics of the texts that the model generates, and the texts.
+    `batch_predictor`, the model also generates texts: include their metrics, and the arrays of
+    `answer_split`.
 
     batches_of(n): returns the batches of the first n examples, or of all for None.
     coded_bytes: the `text_bytes` of `evaluate`.
-    most_answers: number of examples to answer in text; None for all.
+    keep: as in `evaluate`.
+    most_answers: number of examples for which texts are generated; None for all.
     """
     metrics, outputs = evaluate(
         model_def,
@@ -138,7 +140,7 @@ def evaluate_split(
     answers = answer_split(batch_predictor, module, placed, batches.order)
     task: Any = model_def.task  # a task with `text_metrics`
     written = task.text_metrics(answers["hypothesis"], answers["reference"])
-    if not math.isfinite(metrics["loss"]):  # NaN scores chose these texts.
+    if not math.isfinite(metrics["loss"]):  # The texts were chosen by scores that are NaN.
         written = dict.fromkeys(written, math.nan)
     return metrics | written, outputs | answers
 

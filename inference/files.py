@@ -27,7 +27,7 @@ def input_files(
 ) -> tuple[str, ...]:
     """Return the files that --input names. The matches of a glob are sorted.
 
-    kind: what the model reads, such as "a picture", for messages.
+    kind: the kind of file that the model reads, for messages, such as "a picture".
     or_standard_input: whether "-" is allowed.
 
     Raises `UsageError` for a folder, a file that does not exist, and a glob without a match.

@@ -1,5 +1,4 @@
-"""Loads a trained model from its workdir and answers requests: for scripts, notebooks and the
-commands."""
+"""Loads a trained model and answers requests: for scripts, notebooks and the commands."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -11,18 +10,17 @@ import jax
 from flax import nnx
 from jax.sharding import Mesh
 
-from configs.errors import UsageError
-from configs.reading.saved import read_config
 from data.codecs.tokenizers import Tokenizer
 from inference.predictors.predictor import Predictor, Warn, ignore
 from inference.predictors.registry import predictor_class
 from inference.quantization import slowdown_message, with_weights_dtype
+from inference.sources import ModelSource, source_at
 from parallel.mesh import flat_mesh
-from training.restore import Restored, restore_model
+from training.restore import Restored
 
 
 class LoadedModel:
-    """A model restored from a workdir, ready to answer requests:
+    """A restored model, ready to answer requests:
     `load_model(workdir).predict(prompt=["To be"])`."""
 
     def __init__(self, restored: Restored, tokenizer: Tokenizer | None):
@@ -45,6 +43,16 @@ class LoadedModel:
         configured = kind.configure(model_def.config, request)
         return kind.of(replace(model_def, config=configured), self.tokenizer)
 
+    def with_context(self, most: int | None) -> "LoadedModel":
+        """Return the model with a context of at most so many tokens, if it continues texts: less
+        memory is then kept for each. None changes nothing."""
+        model_def = self.restored.model_def
+        spec, writes = model_def.data_spec, model_def.config.task.model_output == "next_tokens"
+        if most is None or not writes or most >= spec.require("max_length"):
+            return self
+        shorter = replace(model_def, data_spec=replace(spec, max_length=most))
+        return LoadedModel(replace(self.restored, model_def=shorter), self.tokenizer)
+
     def predict(self, *, warn: Warn = ignore, **request: Any) -> Iterator[Any]:
         """Answer a request, given as keyword arguments; `prompt` and `input` are lists.
 
@@ -66,7 +74,7 @@ class LoadedModel:
 
 
 def load_model(
-    workdir: Path | str,
+    path: Path | str,
     *,
     step: str = "latest",
     weights: str | None = None,
@@ -74,32 +82,38 @@ def load_model(
     mesh: Mesh | None = None,
     warn: Warn = ignore,
 ) -> LoadedModel:
-    """Restore a model from its workdir, after verifying its files. step, weights, warn: as in
-    `restore_model`.
+    """Restore a model from the workdir of a run, from what export.py wrote, or from a folder of
+    transformers, after verifying its files. step, weights: of a workdir, as in `restore_model`.
+
+    weights_dtype, mesh, warn: as in `load_source`.
+
+    Raises `UsageError` for a path without a model, for a missing step or missing averages, for
+    damaged files, and for another `weights_dtype`.
+    """
+    source = source_at(Path(path), step, weights)
+    return load_source(source, weights_dtype=weights_dtype, mesh=mesh, warn=warn)
+
+
+def load_source(
+    source: ModelSource,
+    *,
+    weights_dtype: str | None = None,
+    mesh: Mesh | None = None,
+    warn: Warn = ignore,
+) -> LoadedModel:
+    """Restore the model of a source.
 
     weights_dtype: one of `configs.schema.precision.WEIGHTS_DTYPES`; None: as trained. `warn` gets a
     message if products are slower with it on this machine.
 
     mesh: the devices for its arrays; by default only the first device.
 
-    Raises `UsageError` for a folder that is not a workdir, for a missing step or missing averages,
-    for damaged files, and for another `weights_dtype`.
+    warn: as in `training.restore.restore_model`.
+
+    Raises `UsageError` for damaged files, and for another `weights_dtype`.
     """
-    workdir = Path(workdir)
-    config = read_config(workdir)
-    mesh = mesh or flat_mesh(jax.devices()[:1])
-    restored = restore_model(workdir, config, step=step, weights=weights, mesh=mesh, warn=warn)
+    restored = source.restore(mesh or flat_mesh(jax.devices()[:1]), warn)
     converted = with_weights_dtype(restored, weights_dtype)
     if message := slowdown_message(restored, weights_dtype, rows=1):
         warn(message)
-    has_tokenizer = hasattr(config.data, "tokenizer")
-    tokenizer = load_tokenizer(workdir / "tokenizer.json") if has_tokenizer else None
-    return LoadedModel(converted, tokenizer)
-
-
-def load_tokenizer(path: Path) -> Tokenizer:
-    """Read a tokenizer from a file; raise `UsageError` if it is damaged or missing."""
-    try:
-        return Tokenizer.load(path)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
+    return LoadedModel(converted, source.tokenizer)

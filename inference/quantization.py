@@ -1,9 +1,12 @@
-"""Converts the weights of a restored model to a smaller dtype, `--weights_dtype`.
+"""Converts the weights of a restored model to another dtype (`--weights_dtype`).
 
-"int8": kernels of linear layers and recurrences and token tables become integers, with a scale for
-each output channel (`model.layers.int8`). Convolutions, norms, biases, tables of positions and
-other vectors keep their dtype. "bfloat16" and "float32": all parameters are cast. The dtype of
-computation stays that of the configuration. LoRA pairs are merged into their matrices first.
+- "int8": the kernels of linear layers and recurrences, and token tables, become integers with a
+  scale for each output channel (`model.layers.int8`). Convolutions, norms, biases, tables of
+  positions and other vectors keep their dtype.
+- "bfloat16" and "float32": all floating-point parameters are cast.
+
+The dtype of computation stays that of the configuration. LoRA pairs are merged into their matrices
+first.
 """
 
 import time
@@ -26,14 +29,15 @@ from training.model_def import compute_dtype
 from training.restore import Restored
 
 SLOWER = 1.1
-"""A dtype counts as slower if a product takes this many times as long. Less may be chance."""
+"""A dtype counts as slower if a product takes more than this many times as long. Less may be
+chance."""
 
 _TIMED_RUNS = 7
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """Where a parameter has its input dimensions.
+    """The order of a parameter's dimensions.
 
     inputs: the number of input dimensions, which come after the `stacked` dimensions of scanned
         layers.
@@ -95,7 +99,7 @@ def find_matrices(module: nnx.Module) -> dict[str, Matrix]:
 
 def slowdown_message(restored: Restored, dtype: str | None, *, rows: int) -> str | None:
     """Return a message for the user if products with weights of `dtype` are slower than with the
-    restored ones; else None. rows, processes: as in `slowdown`."""
+    restored ones; else None. Arguments are as in `slowdown`."""
     ratio = None if dtype is None else slowdown(restored, dtype, rows=rows)
     if ratio is None:
         return None
@@ -137,7 +141,8 @@ def slowdown(restored: Restored, dtype: str, *, rows: int) -> float | None:
 def _product(
     kernel: jax.Array | Int8Kernel, matrix: Matrix, dtype: Any, rows: int
 ) -> Callable[[], jax.Array]:
-    """Return a compiled product of ones with a kernel, the first one of scanned layers."""
+    """Return a compiled function that multiplies `rows` vectors of ones by a kernel. Of scanned
+    layers, the first one's kernel is used."""
 
     def multiplied(x: jax.Array, kernel: Any) -> jax.Array:
         if isinstance(kernel, Int8Kernel):

@@ -16,8 +16,8 @@ SHORTEST = 32
 """Shorter recordings are padded to this number of frames."""
 
 MOST_PAIRS = 2**27
-"""Largest number of pairs of frames that attention compares in a batch: as many as in 32 recordings
-of 20 seconds."""
+"""Largest number of pairs of frames in a batch, because attention compares all pairs. 32 recordings
+of 20 seconds have as many."""
 
 FAR_LONGER = 10
 """Without `data.max_seconds`, recordings more than this many times as long as the longest in

@@ -76,17 +76,17 @@ class Request:
     `max_tokens` may be 0: then only the prompt is scored, which may have one token more than the
     model's context.
 
-    constraint: what the text must match as a whole; None for any text.
+    constraint: a constraint that the text must match as a whole; None for any text.
     logprobs, prompt_logprobs: whether to return the log-probabilities of the generated tokens, or
         of the prompt's tokens.
-    repeat: the number of this text among several for the same prompt and seed; each number gives
+    repeat: numbers several texts for the same prompt and seed: 0, 1, 2, ... Each number gives
         another text.
     context_shift: whether a text that fills the model's context continues with the last half of it
         in view; otherwise the text ends there.
-    speculation: whether to guess the next tokens, several at a time, from what the text and its
-        prompt contain; the answer stays the same and comes sooner where a text repeats itself.
-    prediction: a text that the answer is expected to resemble, or its ids, to guess from as well;
-        it turns speculation on.
+    speculation: whether to guess several next tokens at a time from the prompt and the text so far.
+        The answer stays the same; it comes sooner if the text repeats itself.
+    prediction: a text that the answer is expected to resemble, or its ids. Tokens are guessed from
+        it too. It turns speculation on.
 
     Raises `RequestError` for a value out of its range.
     """

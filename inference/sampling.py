@@ -29,16 +29,18 @@ OFF: dict[str, float] = {
 PENALTIES = frozenset(("repetition_penalty", "frequency_penalty", "presence_penalty"))
 
 CANDIDATES = 256
-"""Number of likeliest tokens among which top-k and top-p are first looked for, which is much faster
-than sorting a large vocabulary. Rows that need more of them are sorted whole."""
+"""Number of likeliest tokens to which top-k and top-p are applied first. This is much faster than
+sorting a large vocabulary. If a row keeps more tokens, the whole vocabulary is sorted."""
 
 
 @struct.dataclass
 class RowSettings:
-    """The settings of each row, as arrays [B] (`logit_bias_BV`: float32 [B, V]).
+    """The settings of each row, as arrays: int32 [B] for top-k, float32 [B, V] for the logit bias,
+    float32 [B] for the others.
 
     An array is None if the program is compiled without this setting; it then costs nothing.
-    Otherwise rows that do not use a setting have its value in `OFF`.
+    Otherwise, rows that do not use a setting have a value without effect: that of `OFF`, or V for
+    top-k.
     """
 
     temperature_B: Array
@@ -101,7 +103,7 @@ def row_key(seed: int, prompt_hash: int, repeat: int) -> np.ndarray:
 
 @jax.jit
 def _row_key(seed: jax.Array, prompt_hash: jax.Array, repeat: jax.Array) -> jax.Array:
-    # Otherwise prompts with the same seed would draw the same words at the same places.
+    # With the seed alone, all prompts would get the same random numbers at the same positions.
     key = jax.random.fold_in(jax.random.key(seed), prompt_hash)
     return jax.random.key_data(jax.random.fold_in(key, repeat))
 
@@ -116,10 +118,13 @@ def sample(
 ) -> jax.Array:
     """Draw the next token of each row, int32 [B].
 
-    `count_B` is the number of tokens generated so far for each row. Together with the row's key it
-    decides the random numbers, so that other rows do not matter. For the penalties (None without
-    them): `seen_BV` (bool) marks the tokens that occur in the row's prompt or text, and
-    `written_BV` (int32) counts the generated tokens.
+    keys_B2: uint32, the rows' random keys, from `row_key`.
+    count_B: int32, the number of tokens generated so far in each row. The random numbers of a row
+        depend only on its key and this number, not on other rows.
+    seen_BV: bool, whether each token occurs in the row's prompt or text, for the repetition
+        penalty; None without it.
+    written_BV: int32, how often each token was generated, for the frequency and presence penalties;
+        None without them.
     """
     if seen_BV is not None and settings.repetition_penalty_B is not None:
         logits_BV = penalized(logits_BV, seen_BV, settings.repetition_penalty_B)
@@ -145,8 +150,8 @@ def sample(
 
 
 def penalized(logits_BV: jax.Array, seen_BV: Array, penalty_B: Array) -> jax.Array:
-    """Return the logits with the repetition penalty: for seen tokens, positive logits are divided
-    by it and negative ones multiplied (Keskar et al. 2019, arXiv:1909.05858, section 4.1)."""
+    """Apply the repetition penalty: divide the positive logits of seen tokens by it, and multiply
+    the negative ones by it (Keskar et al. 2019, arXiv:1909.05858, section 4.1)."""
     penalty_B1 = penalty_B[:, None]
     lowered_BV = jnp.where(logits_BV > 0, logits_BV / penalty_B1, logits_BV * penalty_B1)
     return jnp.where(seen_BV, lowered_BV, logits_BV)
@@ -194,8 +199,8 @@ def kept(logits_BV: jax.Array, settings: RowSettings) -> jax.Array:
 def _lowest_kept(logits_BV: jax.Array, settings: RowSettings) -> jax.Array:
     """Return the lowest logit of each row that top-k and top-p keep, float32 [B, 1].
 
-    It is looked for among the `CANDIDATES` likeliest tokens, and in the sorted rows if one of them
-    keeps more tokens.
+    The `CANDIDATES` likeliest tokens are searched first. If a row keeps more tokens than these, all
+    rows are sorted.
     """
     B, V = logits_BV.shape
     whole_B1 = jnp.full((B, 1), V)

@@ -1,4 +1,4 @@
-"""Handles generated tokens: which ones may be generated, and the text that they form."""
+"""Decides which tokens may be generated, and turns generated tokens into text."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -19,7 +19,7 @@ class GrowingText:
     """A text that grows token by token. It ends at the tokenizer's `end_id`, at a stop string or
     after `max_tokens`.
 
-    stop_tokens: ids that end the text like a stop string.
+    stop_tokens: ids that end the text like a stop string, besides the tokenizer's `other_end_ids`.
     after: the prompt's tokens, if they are needed to decode the first characters of the text; else
         empty.
 
@@ -38,9 +38,10 @@ class GrowingText:
         self._end_id = tokenizer.end_id
         self._decoder = StreamDecoder(tokenizer, after)
         self._max_tokens = max_tokens
-        self._stop, self._stop_tokens = stop, frozenset(stop_tokens)
-        self._lengths: list[int] = []  # of the text after each token
-        self._released = 0  # characters that were returned
+        self._stop = stop
+        self._stop_tokens = frozenset((*stop_tokens, *tokenizer.other_end_ids))
+        self._lengths: list[int] = []  # characters of the text after each token
+        self._released = 0  # number of characters that were returned
         self.text = ""
         self.finish: Literal["separator", "stop", "length", "cancelled"] | None = None
 
@@ -73,7 +74,7 @@ class GrowingText:
         return self._release()
 
     def end(self, finish: Literal["length", "cancelled"]) -> str:
-        """End the text from outside; return the piece that was held back."""
+        """End the text before it ends by itself; return the part that was held back."""
         before = len(self.text)
         self.finish = finish
         self.text += self._decoder.flush()

@@ -24,9 +24,10 @@ MOST_ROWS = 64
 """Maximum number of texts in a batch."""
 
 SHORTEST_SOURCE = 8
+"""Smallest number of tokens that sources are padded to."""
 
 ALWAYS_ALLOWED = 10
-"""Tokens that are added to the limit for the length of an answer."""
+"""Number of tokens that an answer may have in addition to `answer_length_ratio`."""
 
 
 class Translator:
@@ -103,7 +104,7 @@ class Translator:
     def translate_sources(
         self, module: nnx.Module, sources: Sequence[Sequence[int]]
     ) -> list[Prediction]:
-        """Return the answer to each of `sources`, as `sources` returns them, in order."""
+        """Return the answer to each of `sources`, in order. They come from the method `sources`."""
         groups: dict[int, list[int]] = {}
         for index, source in enumerate(sources):
             if source:
@@ -123,7 +124,7 @@ class Translator:
         return answers
 
     def warm_up(self, module: nnx.Module) -> None:
-        """Compile all programs that `translate` needs for as many texts as `row_sizes` has."""
+        """Compile all programs that `translate` needs for the numbers of texts in `row_sizes`."""
         lengths = {self._padded_length(length) for length in range(1, self.longest + 2)}
         for length in sorted(lengths):
             for rows in self.row_sizes:

@@ -52,8 +52,11 @@ def check_recipe(folder: str | Path, config: Config) -> None:
 def check_image_shape(folder: str | Path, shape: tuple[int, int, int]) -> None:
     """Raise `UsageError` unless the model in `folder` reads images of `shape`, the shape (height,
     width, channels) of the prepared data."""
-    theirs = describe(folder).data_spec.image_shape
+    found = describe(folder)
+    theirs = found.data_spec.image_shape
     assert theirs is not None
+    if found.any_image_size:
+        theirs = (*shape[:2], theirs[2])
     if theirs != tuple(shape):
         shapes = [" x ".join(map(str, one)) for one in (theirs, shape)]
         raise UsageError(
@@ -76,7 +79,7 @@ def _check_use(found: Description, config: Config, holds: str) -> None:
             "another model"
         )
     height, width, *_ = found.data_spec.image_shape or (1, 1)
-    if height != width:
+    if height != width and not found.any_image_size:
         raise UsageError(f"{holds} of pictures of {height} x {width}, and here they are square")
 
 
@@ -119,7 +122,7 @@ def _data_fields(folder: str | Path, found: Description, config: Config) -> dict
             needed[f"data.{name}"] = longest
     if found.data_spec.image_shape is not None:
         height, _, channels = found.data_spec.image_shape
-        if data.image_size is not None:
+        if data.image_size is not None and not found.any_image_size:
             needed["data.image_size"] = height
         if data.channels is not None:
             needed["data.channels"] = channels

@@ -1,6 +1,6 @@
 """Converts the weights in a folder to our parameters and back, with the family's table."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -14,8 +14,8 @@ from configs.errors import UsageError
 from interop.families import describe, table_of
 from interop.folder import Folder
 from interop.grey import in_grey, is_in_colour
-from interop.param_layout import ParamSlice, layer_count, param_layout
-from interop.tables import HEADS, LAYER, Row, Table
+from interop.param_layout import ParamSlice, param_layout
+from interop.tables import HEADS, Row, Table
 
 Tree = Any
 
@@ -27,16 +27,18 @@ _MAX_LISTED = 4
 
 @dataclass(frozen=True)
 class Weights:
-    """Parameters read from a folder, as nested dictionaries of NumPy arrays, and messages for the
-    user about parameters or tokens that were left out or added."""
+    """Parameters and batch statistics read from a folder, as nested dictionaries of NumPy arrays,
+    and messages for the user about parameters or tokens that were left out or added."""
 
     params: Tree
+    statistics: Tree
     messages: tuple[str, ...]
 
 
 def read_weights(
     folder: str | Path,
     shapes: Tree,
+    statistics: Tree | None = None,
     *,
     scanned: bool,
     body_only: bool = False,
@@ -44,7 +46,8 @@ def read_weights(
 ) -> Weights:
     """Read the weights in `folder` as parameters of our model.
 
-    `shapes`: our parameter tree; each leaf has a shape and a dtype.
+    `shapes`, `statistics`: our trees of parameters and of batch statistics; each leaf has a shape
+        and a dtype.
     `scanned`: whether our layers are stacked (`model.scan_layers`).
     `body_only`: do not read the folder's head; the result then lacks our parameters with the
         prefixes `FRESH` that the folder's body does not contain.
@@ -58,7 +61,8 @@ def read_weights(
     """
     opened = Folder(folder)
     table = table_of(describe(opened).family)
-    leaves = flatten_dict(shapes, sep=".")
+    of_params, of_statistics = (flatten_dict(tree, sep=".") for tree in (shapes, statistics or {}))
+    leaves = of_params | of_statistics
     layout = param_layout(leaves, scanned=scanned)
     matches, skipped = _match_rows(opened, table, layout, body_only=body_only)
     arrays = {name: np.empty(leaf.shape, leaf.dtype) for name, leaf in leaves.items()}
@@ -72,12 +76,18 @@ def read_weights(
         for one, part in zip(slices, parts, strict=True):
             one.view(arrays)[...] = part
             filled.add(one.leaf)
-    params = {name: array for name, array in arrays.items() if name in filled}
-    return Weights(unflatten_dict(params, sep="."), tuple(messages))
+
+    def tree(names: Iterable[str]) -> Tree:
+        return unflatten_dict({one: arrays[one] for one in names if one in filled}, sep=".")
+
+    return Weights(tree(of_params), tree(of_statistics), tuple(messages))
 
 
-def to_tensors(family: str, params: Tree, *, scanned: bool) -> dict[str, NDArray]:
-    """Convert our parameters to the tensors of a `family`: the inverse of `read_weights`.
+def to_tensors(
+    family: str, params: Tree, statistics: Tree | None = None, *, scanned: bool
+) -> dict[str, NDArray]:
+    """Convert our parameters and batch statistics to the tensors of a `family`: the inverse of
+    `read_weights`.
 
     Returns the tensors by their names in a folder.
 
@@ -86,9 +96,10 @@ def to_tensors(family: str, params: Tree, *, scanned: bool) -> dict[str, NDArray
     Raises `configs.UsageError` for a parameter that the family lacks; the message names it.
     """
     table = table_of(family)
-    arrays = {name: np.asarray(leaf) for name, leaf in flatten_dict(params, sep=".").items()}
+    leaves = flatten_dict(params, sep=".") | flatten_dict(statistics or {}, sep=".")
+    arrays = {name: np.asarray(leaf) for name, leaf in leaves.items()}
     layout = param_layout(arrays, scanned=scanned)
-    rows = _rows_of(table, layout)
+    rows = table.rows_of(layout)
     unmatched = layout.keys() - {name for row in rows for name in row.ours}
     if unmatched:
         raise UsageError(f"{family} has nothing like {_listed(unmatched)} of this model")
@@ -96,15 +107,6 @@ def to_tensors(family: str, params: Tree, *, scanned: bool) -> dict[str, NDArray
         table.tensor_name(row): row.to_theirs([layout[name].view(arrays) for name in row.ours])
         for row in rows
     }
-
-
-def _rows_of(table: Table, layout: Mapping[str, ParamSlice]) -> list[Row]:
-    """Return the table's rows for the parameters in `layout`, with the rows of every layer."""
-    layers = range(layer_count(layout))
-    rows = (
-        row.for_layer(n) for row in table.rows for n in (layers if LAYER in row.theirs else [0])
-    )
-    return [row for row in rows if any(name in layout for name in row.ours)]
 
 
 def _match_rows(
@@ -118,7 +120,7 @@ def _match_rows(
     theirs = {table.row_name(name): name for name in folder.names}
     repeated = [name for name in folder.names if theirs[table.row_name(name)] != name]
     prefixed = any(name.startswith(table.prefix) for name in folder.names)
-    rows, skipped = _rows_of(table, layout), []
+    rows, skipped = table.rows_of(layout), []
     optional: tuple[str, ...] = ()
     if body_only:
         everything = theirs

@@ -15,11 +15,13 @@ class Description:
     `settings`: the fields of the section `model` that change what the weights compute.
     `data_spec`: the data sizes that the weights require, which are some of `vocabulary_size`,
         `max_source_length`, `max_length`, `image_shape` and `num_classes`.
+    `any_image_size`: whether the weights fit images of another height and width too.
     """
 
     family: str
     settings: dict[str, Any]
     data_spec: DataSpec
+    any_image_size: bool = False
 
 
 COMMON_SETTINGS = {
@@ -43,9 +45,12 @@ ACTIVATIONS = {
 """Our `model.feed_forward` for each Hugging Face name of an activation."""
 
 CLASSIFIER = "classifier.weight"
-"""The name of the kernel of a classifier's head. The kernel has one row per class."""
+"""The name of the kernel of most classifiers' heads. The kernel has one row per class."""
 
 
-def class_count(folder: Folder) -> int | None:
-    """Return the number of classes; None if the model is not a classifier."""
-    return folder.shape(CLASSIFIER)[0] if CLASSIFIER in folder.names else None
+def class_count(folder: Folder, kernel: str = CLASSIFIER) -> int | None:
+    """Return the number of classes; None if the model is not a classifier.
+
+    kernel: the name of the head's kernel.
+    """
+    return folder.shape(kernel)[0] if kernel in folder.names else None

@@ -8,13 +8,14 @@ from typing import Any, Self
 
 from configs.data_spec import DataSpec
 from configs.errors import UsageError
+from configs.reading.inputs import EXPORTED
+from configs.reading.saved import check_mutable
 from configs.reading.validation import build_config
 from configs.schema.config import Config
 
-NAME = "triform.json"
-TOKENIZER = "tokenizer.json"
-ORIGINAL_TOKENIZER = "triform_tokenizer.json"
-"""The tokenizer as the run had it, if `TOKENIZER` is one for transformers."""
+NAME = EXPORTED
+FOREIGN = "transformers"
+"""The `format` of a folder that another project wrote."""
 
 VERSION = 1
 """Changes when a reader of the old version would misread the new one."""
@@ -24,11 +25,14 @@ VERSION = 1
 class Exported:
     """The description of an exported model.
 
-    format: one of `interop.formats.registry.FORMATS`.
+    format: one of `interop.formats.registry.READERS`.
     step: the number of steps that it was trained for.
     config: the configuration of its run, as nested dictionaries.
-    data: the field `data` of its checkpoint's manifest: sizes, names of classes, fingerprint.
+    data: the field `data` of its checkpoint's manifest: sizes, names of classes, fingerprint. There
+        is no fingerprint if another project trained the model.
     metrics: those of the step, by name.
+    special_tokens: the fields of `data.codecs.tokenizers.SpecialTokens`; None if we made the
+        tokenizer, or if it puts tokens around texts that tell its role.
     """
 
     format: str
@@ -36,16 +40,26 @@ class Exported:
     config: Mapping[str, Any]
     data: Mapping[str, Any]
     metrics: Mapping[str, float]
+    special_tokens: Mapping[str, Any] | None = None
+
+    @property
+    def is_foreign(self) -> bool:
+        """Return whether another project trained the model: there is no data of it."""
+        return "fingerprint" not in self.data
 
     @property
     def data_spec(self) -> DataSpec:
         """Return the sizes that the model has from its data."""
         return DataSpec.from_manifest(self.data)
 
-    def configuration(self, overrides: Mapping[str, str] | None = None) -> Config:
+    def configuration(
+        self, overrides: Mapping[str, str] | None = None, *, where: str | Path = NAME
+    ) -> Config:
         """Return the configuration, with new values of some fields. Raises `UsageError` for one
-        that is invalid."""
-        return build_config(dict(self.config), overrides or {}, source=NAME)
+        that is invalid, or that is not mutable on resume; the message names the file `where`."""
+        overrides = overrides or {}
+        check_mutable(overrides, where)
+        return build_config(dict(self.config), overrides, source=str(where))
 
     def text(self) -> str:
         """Return the description as JSON."""
@@ -62,12 +76,9 @@ class Exported:
                 raise UsageError(
                     f"{where} has version {version}, and this version of Triform reads {VERSION}"
                 )
-            return cls(**values)
+            exported = cls(**values)
+            if not isinstance(exported.config, dict) or not exported.data_spec:
+                raise ValueError("config is no section")
+            return exported
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UsageError(f"{where} is damaged: {error}") from None
-
-
-def tokenizer_file(folder: Path) -> Path | None:
-    """Return the file of an exported model's tokenizer, as its run had it; None without one."""
-    files = (folder / name for name in (ORIGINAL_TOKENIZER, TOKENIZER))
-    return next((file for file in files if file.is_file()), None)

@@ -6,6 +6,8 @@ from configs.errors import UsageError
 from interop import (
     bart,
     bert,
+    convnext,
+    convnextv2,
     eurobert,
     gpt2,
     llama,
@@ -13,6 +15,7 @@ from interop import (
     mistral,
     qwen2,
     qwen3,
+    resnet,
     siglip,
     t5gemma,
     vit,
@@ -32,6 +35,9 @@ MODULES = (
     eurobert,
     vit,
     siglip,
+    resnet,
+    convnext,
+    convnextv2,
     t5gemma,
 )
 

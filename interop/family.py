@@ -11,7 +11,6 @@ from interop.description import Description
 from interop.fields import Ours, Row, Settings, read_fields, write_fields
 from interop.folder import Folder
 from interop.tables import Table
-from model.layers.feed_forward import feed_forward_width
 
 DATA = "data."
 """Prefix of the names of fields that are sizes of the data, in the rows of config.json."""
@@ -30,12 +29,12 @@ class Family:
         "target_tokens" (`configs.schema.model.Architecture.outputs`).
     more: returns further settings, which only the folder's tensors show (such as whether there is a
         classifier), given the folder and what config.json says.
-    pixels: the mean and standard deviation with which models of pictures normalise the values 0..1.
     finish: returns all tensors of a folder, given those that the table writes and config.json: it
         adds constants, and copies.
     tokens: returns fields of config.json for the ids of special tokens, given the other fields and
         the ids by their names.
     padding: the id that padding must have, if positions are counted from it.
+    any_image_size: whether the weights fit images of any height and width.
     """
 
     name: str
@@ -46,7 +45,7 @@ class Family:
     finish: Finish = field(default=lambda tensors, config: tensors)
     tokens: Tokens = field(default=lambda config, ids: ids)
     padding: int | None = None
-    pixels: tuple[float, float] = (0.5, 0.5)
+    any_image_size: bool = False
 
     @property
     def architecture(self) -> str:
@@ -61,7 +60,7 @@ class Family:
         found |= self.more(folder, found)
         sizes = {n.removeprefix(DATA): v for n, v in found.items() if n.startswith(DATA)}
         settings = {name: value for name, value in found.items() if not name.startswith(DATA)}
-        return Description(self.name, settings, DataSpec(**sizes))
+        return Description(self.name, settings, DataSpec(**sizes), self.any_image_size)
 
     def configure(self, settings: Settings, data_spec: DataSpec, output: str) -> dict[str, Any]:
         """Return config.json for a model of ours: the inverse of `describe`.
@@ -79,6 +78,8 @@ def resolved(settings: Settings) -> dict[str, Any]:
     """Return the fields of the section `model` in one form: numbers of heads and head sizes that
     are the usual ones are None, widths of feed-forward parts are numbers, the pattern is as short
     as possible and has G only next to A, and settings without an effect are off."""
+    from model.layers.feed_forward import feed_forward_width  # Imports JAX, which starts late.
+
     full = dict(settings)
     if "num_heads" in full:
         usual_sizes = {

@@ -15,8 +15,10 @@ from interop.json_fields import JsonFields
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+CHAT_TEMPLATE = "chat_template.jinja"
 
-_FLOAT_DTYPES = ("F16", "BF16", "F32", "F64")
+_FLOAT_DTYPES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
+"""NumPy's names of the dtypes that weights may have, by those of safetensors."""
 
 
 class Folder:
@@ -46,11 +48,17 @@ class Folder:
         """Return the shape of a tensor, from the header of its file."""
         return tuple(self._slice(name).get_shape())
 
+    def dtypes(self) -> set[str]:
+        """Return the dtypes of the floating-point tensors."""
+        found = {self._slice(name).get_dtype() for name in self._files}
+        return {_FLOAT_DTYPES[name] for name in found if name in _FLOAT_DTYPES}
+
     def tensor(self, name: str) -> NDArray:
         """Return a tensor in its stored dtype. Raises `UsageError` if it is not floating-point."""
         dtype, file = self._slice(name).get_dtype(), self._files[name]
         if dtype not in _FLOAT_DTYPES:
-            raise UsageError(f"{file}: {name} is stored as {dtype}, not as one of {_FLOAT_DTYPES}")
+            names = tuple(_FLOAT_DTYPES)
+            raise UsageError(f"{file}: {name} is stored as {dtype}, not as one of {names}")
         return file.get_tensor(name)
 
     def refuse(self, name: str, instead: str) -> NoReturn:
@@ -81,6 +89,15 @@ class Folder:
         tokenizer = self.json_file("tokenizer.json")
         added = [] if tokenizer is None else tokenizer.value("added_tokens", [])
         return {token["content"]: token["id"] for token in added}
+
+    def class_names(self) -> tuple[str, ...] | None:
+        """Return the names of the classes; None if they are only numbered."""
+        labels = self.config.section("id2label")
+        numbers = list(map(str, range(len(labels))))
+        if not labels or labels.keys() != set(numbers):
+            return None
+        names = tuple(str(labels[number]) for number in numbers)
+        return None if all(name == f"LABEL_{n}" for n, name in enumerate(names)) else names
 
     def _find_files(self) -> dict[str, "_File"]:
         if (self.path / WEIGHTS).exists():

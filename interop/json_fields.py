@@ -70,6 +70,14 @@ class JsonFields:
             self._raise_type(name, value, "an integer >= 1, or two")
         return both[0], both[1]
 
+    def positive_ints(self, name: str, default: Any = _REQUIRED) -> tuple[int, ...]:
+        """Return the value of a field. It must be a list of integers above zero."""
+        value = self.value(name, default)
+        is_list = isinstance(value, list | tuple) and value
+        if not is_list or not all(type(one) is int and one >= 1 for one in value):
+            self._raise_type(name, value, "a list of integers >= 1")
+        return tuple(value)
+
     def section(self, name: str) -> dict[str, Any]:
         """Return the fields of a nested section; empty if it is null or missing."""
         value = self.value(name, None)

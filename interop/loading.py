@@ -11,12 +11,9 @@ from interop.checking import check_image_shape, check_recipe
 from interop.converting import Weights, read_weights
 from interop.description import Description
 from interop.families import describe, table_of
-from interop.folder import Folder
-from interop.json_fields import JsonFields
+from interop.folder import CHAT_TEMPLATE, Folder
 
 Tree = Any
-
-CHAT_TEMPLATE = "chat_template.jinja"
 
 _MASKS = ("[MASK]", "<mask>")
 """Usual texts of the mask token, in case tokenizer_config.json does not name it."""
@@ -27,13 +24,14 @@ def load_weights(
     config: Config,
     data_spec: DataSpec,
     shapes: Tree,
+    statistics: Tree | None = None,
     *,
     separator: tuple[str, int] | None = None,
 ) -> Weights:
     """Load the initial weights of a run from `folder`; only the body if the run's head differs.
 
-    `config`, `data_spec`, `shapes`: the run's recipe, data sizes and parameter tree (as in
-        `read_weights`).
+    `config`, `data_spec`, `shapes`, `statistics`: the run's recipe, data sizes, and trees of
+        parameters and batch statistics (as in `read_weights`).
     `separator`: text and id of our separator. If the folder's tokenizer lacks it, its embedding is
         a copy of the embedding of the folder's end-of-text token.
 
@@ -51,9 +49,10 @@ def load_weights(
     weights = read_weights(
         folder,
         shapes,
+        statistics,
         scanned=getattr(config.model, "scan_layers", False),
         body_only=not _has_same_head(opened, found, data_spec),
-        tokens_like=_tokens_like(opened, config, data_spec, separator),
+        tokens_like=tokens_like(opened, config, data_spec, separator),
     )
     return replace(weights, messages=(*weights.messages, *_unused_chat_template(opened, config)))
 
@@ -62,24 +61,14 @@ def _has_same_head(folder: Folder, found: Description, data_spec: DataSpec) -> b
     """Return whether the folder has the head that the run needs."""
     if data_spec.num_classes is not None or found.data_spec.num_classes is not None:
         same = data_spec.num_classes == found.data_spec.num_classes
-        return same and _class_names(folder.config) in (None, data_spec.classes or ())
+        return same and folder.class_names() in (None, data_spec.classes or ())
     table = table_of(found.family)
     heads = {row.theirs for row in table.rows if row.is_head}
     whole = any(name.startswith(table.prefix) for name in folder.names)
     return whole or any(table.row_name(name) in heads for name in folder.names)
 
 
-def _class_names(config: JsonFields) -> tuple[str, ...] | None:
-    """Return the folder's class names; None if its classes are only numbered."""
-    labels = config.section("id2label")
-    numbers = list(map(str, range(len(labels))))
-    if not labels or labels.keys() != set(numbers):
-        return None
-    names = tuple(str(labels[number]) for number in numbers)
-    return None if all(name == f"LABEL_{n}" for n, name in enumerate(names)) else names
-
-
-def _tokens_like(
+def tokens_like(
     folder: Folder, config: Config, data_spec: DataSpec, separator: tuple[str, int] | None
 ) -> dict[int, int]:
     """Map the ids of our separator and mask token to the ids of the folder's tokens whose

@@ -6,8 +6,8 @@ from interop.family import Family
 from interop.fields import Choice, Custom, Float, Int, Ours, Section, Settings, Unsupported
 from interop.folder import Folder
 from interop.json_fields import JsonFields
-from interop.tables import FLAT, OUT_OF_HEADS, Row, Table, Transpose, linear, norm
-from interop.vit import require_our_normalisation
+from interop.pictures import pixel_settings
+from interop.tables import OUT_OF_HEADS, Row, Table, convolution, linear, norm
 
 NO_TEXTS = {
     "model_type": "siglip_text_model",
@@ -21,8 +21,7 @@ TABLE = Table(
     prefix="vision_model.",
     rows=(
         Row(("positions",), "embeddings.position_embedding.weight"),
-        Row(("patches.kernel",), "embeddings.patch_embedding.weight", Transpose((3, 2, 0, 1))),
-        Row(("patches.bias",), "embeddings.patch_embedding.bias", FLAT),
+        *convolution("patches", "embeddings.patch_embedding"),
         *norm(f"{BLOCK}.mixer_norm", f"{THEIRS}.layer_norm1"),
         *linear(f"{BLOCK}.mixer.query", f"{THEIRS}.self_attn.q_proj"),
         *linear(f"{BLOCK}.mixer.key", f"{THEIRS}.self_attn.k_proj"),
@@ -52,8 +51,7 @@ def _write_image(ours: Settings) -> Settings:
 
 
 def _more(folder: Folder, found: Settings) -> Settings:
-    require_our_normalisation(folder)
-    return {"data.num_classes": class_count(folder)}
+    return {"data.num_classes": class_count(folder), **pixel_settings(folder)}
 
 
 FAMILY = Family(

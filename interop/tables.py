@@ -1,21 +1,25 @@
 """Describes the weights of a family by a table of rows.
 
 A row has the names of a parameter in our model ("ours") and of a tensor in a Hugging Face file
-("theirs"), and converts one to the other. Names are dotted paths; `{layer}` stands for the number
-of each layer.
+("theirs"), and converts one to the other. Names are dotted paths; `{layer}` and the like stand for
+the numbers of each layer (`Table.numbers`). A parameter may also be a batch statistic.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import string
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from interop.param_layout import layer_count
+
 Shape = tuple[int, ...]
 
-LAYER = "{layer}"
+Numbers = Mapping[str, int]
+"""The numbers of one layer, by what stands for them in names: {"layer": 3} for `{layer}`."""
 
 HEADS = ("classes.", "embedding.head.", "head_transform.")
 """Prefixes of our parameters that belong to a head."""
@@ -154,11 +158,23 @@ class Row:
         """Whether the row belongs to a head. A run with a different task replaces the head."""
         return self.ours[0].startswith(HEADS)
 
-    def for_layer(self, layer: int) -> "Row":
-        """Return the row for one layer: the number `layer` replaces `{layer}` in its names."""
-        ours = tuple(name.replace(LAYER, str(layer)) for name in self.ours)
-        theirs = self.theirs.replace(LAYER, str(layer))
-        return Row(ours, theirs, self.transformation, self.resizable)
+    @property
+    def placeholders(self) -> set[str]:
+        """The placeholders in the names, such as "layer"."""
+        parsed = (string.Formatter().parse(name) for name in (*self.ours, self.theirs))
+        return {field for parts in parsed for _, field, _, _ in parts if field is not None}
+
+    def for_layers(self, layers: Iterable[Numbers]) -> list["Row"]:
+        """Return the row for each of the `layers` that has numbers for all of its placeholders."""
+        placeholders = self.placeholders
+        if not placeholders:
+            return [self]
+        rows = [self._with(numbers) for numbers in layers if placeholders <= numbers.keys()]
+        return list(dict.fromkeys(rows))
+
+    def _with(self, numbers: Numbers) -> "Row":
+        ours = tuple(name.format(**numbers) for name in self.ours)
+        return replace(self, ours=ours, theirs=self.theirs.format(**numbers))
 
     def their_shape(self, shapes: Sequence[Shape]) -> Shape:
         """Return the shape of the Hugging Face tensor, given the `shapes` of our parameters."""
@@ -180,6 +196,11 @@ class Row:
         return np.ascontiguousarray(np.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0])
 
 
+def numbers_of_layers(names: Collection[str]) -> Sequence[Numbers]:
+    """Return the `layer` of each layer of a backbone with the parameters `names`."""
+    return [{"layer": number} for number in range(layer_count(names))]
+
+
 @dataclass(frozen=True)
 class Table:
     """The rows of a family, and other tensors that its files may contain.
@@ -189,6 +210,7 @@ class Table:
     `ignored`: name patterns of tensors that our models do not use.
     `copies`: the names of duplicate tensors, each with the name of its original.
     `renamed`: old endings of tensor names, each with the new ending.
+    `numbers`: returns the numbers of each layer, given the names of all parameters of our model.
     """
 
     prefix: str
@@ -196,6 +218,13 @@ class Table:
     ignored: tuple[str, ...] = ()
     copies: Mapping[str, str] = field(default_factory=dict)
     renamed: Mapping[str, str] = field(default_factory=dict)
+    numbers: Callable[[Collection[str]], Sequence[Numbers]] = numbers_of_layers
+
+    def rows_of(self, names: Collection[str]) -> list[Row]:
+        """Return the rows for the parameters `names`, with the rows of every layer."""
+        layers = self.numbers(names)
+        rows = (one for row in self.rows for one in row.for_layers(layers))
+        return [row for row in rows if any(name in names for name in row.ours)]
 
     def row_name(self, tensor: str) -> str:
         """Return the name that rows have for a tensor of a file."""
@@ -220,6 +249,29 @@ def norm(ours: str, theirs: str) -> tuple[Row, Row]:
     )
 
 
+def batch_norm(ours: str, theirs: str) -> tuple[Row, ...]:
+    """Return the rows of a batch norm: its scale, its bias and its running statistics.
+
+    ours, theirs: the names of the norm in our model and in a Hugging Face file.
+    """
+    return (
+        *norm(ours, theirs),
+        Row((f"{ours}.mean",), f"{theirs}.running_mean"),
+        Row((f"{ours}.var",), f"{theirs}.running_var"),
+    )
+
+
+def convolution(ours: str, theirs: str) -> tuple[Row, Row]:
+    """Return the rows of a convolution of images: its kernel and, if it has one, its bias.
+
+    ours, theirs: the names of the convolution in our model and in a Hugging Face file.
+    """
+    return (
+        Row((f"{ours}.kernel",), f"{theirs}.weight", IMAGE_KERNEL),
+        Row((f"{ours}.bias",), f"{theirs}.bias"),
+    )
+
+
 def linear(ours: str, theirs: str, kernel: Kernel = Kernel()) -> tuple[Row, Row]:
     """Return the rows of a linear map: its kernel and, if it has one, its bias.
 
@@ -230,6 +282,10 @@ def linear(ours: str, theirs: str, kernel: Kernel = Kernel()) -> tuple[Row, Row]
         Row((f"{ours}.bias",), f"{theirs}.bias", FLAT),
     )
 
+
+IMAGE_KERNEL = Transpose((3, 2, 0, 1))
+"""For kernels of convolutions, from [height, width, inputs, outputs] to [outputs, inputs, height,
+width]."""
 
 OUT_OF_HEADS = Kernel(inputs=2)
 """For the output projection of attention, from [heads, head_dim] to the width."""

@@ -26,7 +26,7 @@ def write_tensors(
         if parts[-1] and size + tensor.nbytes > most_bytes:
             parts.append({})
             size = 0
-        parts[-1][name] = np.ascontiguousarray(tensor)
+        parts[-1][name] = np.asarray(tensor, order="C")
         size += tensor.nbytes
     if len(parts) == 1:
         _save(parts[0], folder / WEIGHTS)

@@ -77,8 +77,8 @@ class ConvolutionModule(nnx.Module):
         )
 
     def __call__(self, x_BTD: jax.Array, *, segments_BT: jax.Array, train: bool) -> jax.Array:
-        """Map [B, T, D] to [B, T, D]. Positions of segment 0 are padding, and zero in the
-        convolution's input."""
+        """Map [B, T, D] to [B, T, D]. Positions of segment 0 are padding: they are set to zero
+        before the depthwise convolution."""
         real_BT = segments_BT != 0
         value_BTC = constrain(self.value(x_BTD), "batch", "length", "channels_out")
         gate_BTC = constrain(self.gate(x_BTD), "batch", "length", "channels_out")

@@ -7,6 +7,7 @@ classifier 0.
 Axes: B batch, H height, W width, C channels.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -24,13 +25,8 @@ from model.layers.dropout import apply_dropout
 from model.layers.linear import logits_head
 from model.layers.numerics import Numerics
 from model.layers.sharding import constrain
-from model.pictures import normalized
-
-STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
-"""The number of blocks in each stage, for each depth."""
-
-SMALL_PICTURE = 64
-"""With stem "auto", images of up to this many pixels a side get the "small" stem."""
+from model.pictures import standardized
+from model.resnet_stages import EXPANSION, STAGES, WITHOUT_BOTTLENECK, has_large_stem
 
 
 class Block(nnx.Module):
@@ -55,7 +51,7 @@ class Block(nnx.Module):
         bottleneck: bool,
         squeeze_excitation: bool,
     ):
-        channels_out = 4 * channels if bottleneck else channels
+        channels_out = EXPANSION * channels if bottleneck else channels
         plan = [(channels, 3, strides), (channels, 3, 1)]
         if bottleneck:
             plan = [(channels, 1, 1), (channels, 3, strides), (channels_out, 1, 1)]
@@ -100,12 +96,14 @@ class Block(nnx.Module):
 class ResNet(nnx.Module):
     """The residual network of He et al. 2016, arXiv:1512.03385, table 1.
 
-    `depth`: 18, 34 or 50; 50 has bottleneck blocks, with the stride in the 3 x 3 convolution.
+    `depth`: a key of `STAGES`. Deeper networks than 34, and 26, have bottleneck blocks, with the
+        stride in the 3 x 3 convolution.
     `width`: the number of channels in the first stage; each later stage doubles it.
     `stem`: "large", a 7 x 7 convolution and a max pooling, each of stride 2; "small", a 3 x 3
         convolution of stride 1 (section 4.2); "auto", "small" for images of up to 64 pixels a side,
         otherwise "large".
     `image_shape`: (height, width, channels).
+    `pixel_mean`, `pixel_std`: as in `model.pictures.standardized`.
 
     Raises ValueError for an unknown depth or stem.
     """
@@ -122,17 +120,19 @@ class ResNet(nnx.Module):
         image_shape: tuple[int, int, int],
         numerics: Numerics,
         rngs: nnx.Rngs,
+        pixel_mean: Sequence[float] = (0.5,),
+        pixel_std: Sequence[float] = (0.5,),
     ):
         if depth not in STAGES:
             raise ValueError(f"depth {depth}: choose from {sorted(STAGES)}")
         if stem not in ("auto", "small", "large"):
             raise ValueError(f"stem {stem!r}: choose 'auto', 'small' or 'large'")
         *size, image_channels = image_shape
-        self.large_stem = stem == "large" or (stem == "auto" and max(size) > SMALL_PICTURE)
+        self.large_stem = has_large_stem(stem, size)
         kernel, strides = (7, 2) if self.large_stem else (3, 1)
         self.stem = _convolution(image_channels, width, kernel, strides, numerics, rngs)
         self.stem_norm = batch_norm(width, numerics, rngs)
-        bottleneck, channels_in, blocks = depth >= 50, width, []
+        bottleneck, channels_in, blocks = depth not in WITHOUT_BOTTLENECK, width, []
         for stage, count in enumerate(STAGES[depth]):
             channels = width * 2**stage
             for number in range(count):
@@ -145,12 +145,13 @@ class ResNet(nnx.Module):
                     bottleneck=bottleneck,
                     squeeze_excitation=squeeze_excitation,
                 )
-                channels_in = 4 * channels if bottleneck else channels
+                channels_in = EXPANSION * channels if bottleneck else channels
                 blocks.append(block)
         self.blocks = nnx.List(blocks)
         self.classes = logits_head(
             channels_in, num_classes, ("embed", "classes"), numerics, rngs, std=0.0
         )
+        self.pixel_mean, self.pixel_std = tuple(pixel_mean), tuple(pixel_std)
         self.dropout_rate, self.dtype = dropout, numerics.dtype
 
     def __call__(
@@ -161,7 +162,8 @@ class ResNet(nnx.Module):
         With `train`, batch norm uses the batch's statistics and updates the running statistics;
         otherwise it uses the running statistics. Dropout is applied only if `dropout_key` is given.
         """
-        x_BHWC = self.stem(2 * normalized(image_BHWC, self.dtype) - 1)
+        x_BHWC = standardized(image_BHWC, self.pixel_mean, self.pixel_std, self.dtype)
+        x_BHWC = self.stem(x_BHWC)
         x_BHWC = constrain(x_BHWC, "batch", None, None, "channels_out")
         x_BHWC = captured(nnx.relu(self.stem_norm(x_BHWC, use_running_average=not train)))
         if self.large_stem:

@@ -183,10 +183,10 @@ def is_rotary(positions: str) -> bool:
 
 
 class SoundEncoder(SoundModel):
-    """A bidirectional stack of residual blocks, which may have any mixer.
+    """A bidirectional stack of residual blocks with attention, convolution or recurrence.
 
     Takes the hyperparameters of `SoundModel`, `positions` ("rotary" or "none"), `rotary_base`, and
-    the other fields of `BackboneSpec`.
+    the other fields of `BackboneSpec` except `causal`.
     """
 
     def make_body(

@@ -6,6 +6,7 @@ Initial values: patch projection normal, 1 / sqrt(values of a patch); positions 
 Axes: B batch, H height, W width, C channels, T patches (and the class token), D width.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -19,7 +20,7 @@ from model.layers.linear import WEIGHT_STD, linear, logits_head
 from model.layers.numerics import Numerics
 from model.layers.pooling import Pool
 from model.layers.sharding import constrain, named
-from model.pictures import normalized
+from model.pictures import standardized
 
 
 class VisionTransformer(nnx.Module):
@@ -33,6 +34,7 @@ class VisionTransformer(nnx.Module):
     `class_token_position`: whether the class token also has a learned position, the first row of
         the position table, as in the paper.
     `image_shape`: (height, width, channels).
+    `pixel_mean`, `pixel_std`: as in `model.pictures.standardized`.
     `blocks`: the other fields of `BackboneSpec`.
 
     Raises ValueError if a side is not a multiple of `patch_size`.
@@ -49,6 +51,8 @@ class VisionTransformer(nnx.Module):
         numerics: Numerics,
         rngs: nnx.Rngs,
         class_token_position: bool = False,
+        pixel_mean: Sequence[float] = (0.5,),
+        pixel_std: Sequence[float] = (0.5,),
         **blocks: Any,
     ):
         spec = BackboneSpec(causal=False, rotary_base=None, **blocks)
@@ -85,6 +89,7 @@ class VisionTransformer(nnx.Module):
         self.patch_size, self.grid, self.width = patch_size, (rows, columns), width
         self.has_sincos_positions = positions == "sincos"
         self.class_token_position = class_token_position
+        self.pixel_mean, self.pixel_std = tuple(pixel_mean), tuple(pixel_std)
         self.dropout_rate, self.dtype = spec.dropout, numerics.dtype
 
     def __call__(
@@ -95,7 +100,7 @@ class VisionTransformer(nnx.Module):
         `train` has no effect. Dropout is applied only if `dropout_key` is given.
         """
         keys = split_key(dropout_key)
-        x_BHWC = 2 * normalized(image_BHWC, self.dtype) - 1
+        x_BHWC = standardized(image_BHWC, self.pixel_mean, self.pixel_std, self.dtype)
         (rows, columns), size = self.grid, self.patch_size
         B, _, _, C = x_BHWC.shape
         patches = x_BHWC.reshape(B, rows, size, columns, size, C).swapaxes(2, 3)

@@ -33,8 +33,8 @@ def initialize_distributed() -> None:
 
 
 def _keep_output_clean() -> None:
-    """Redirect what C++ libraries write to standard output to standard error. Python's own output
-    is not redirected.
+    """Send to standard error what C++ libraries write to standard output. Python's own output is
+    not redirected.
 
     Gloo, which connects processes on CPUs, logs its connections on standard output.
     """

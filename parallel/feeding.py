@@ -39,9 +39,9 @@ def put_batch(
 
     On several devices, the copy is asynchronous. On one device, arrays stay on the host: a compiled
     step copies them in a tenth of the time of a separate copy. But if this device is a CPU, arrays
-    of `BACKGROUND_COPY_BYTES` or more are copied here, and this function waits for the copy. A step
-    that has to wait for a copy would run in another thread, whose memory is not kept for the next
-    step (`parallel.environment`).
+    of `BACKGROUND_COPY_BYTES` or more are copied here, and this function waits for the copy.
+    Otherwise XLA would wait for it in another thread and run the step there, where a step does not
+    reuse the memory of the step before (`parallel.environment`).
     """
     if sharding.mesh.size == 1:
         limit = _host_array_limit(sharding)

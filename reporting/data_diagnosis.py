@@ -1,4 +1,4 @@
-"""Checks the data of a run for problems before its first step, by rules on its statistics."""
+"""Checks the data for problems before the first step of a run, by rules on its statistics."""
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path

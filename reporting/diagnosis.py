@@ -271,8 +271,9 @@ def _too_low(facts: Facts) -> Finding | None:
 
 
 def _is_no_better(facts: Facts) -> bool:
-    """Return whether no validation was better than the prior: no loss was below `NO_BETTER` times
-    the prior's, and guessing could reach every accuracy (`CHANCE`)."""
+    """Return whether no validation was better than the prior: every loss was at least `NO_BETTER`
+    times the prior's, and no accuracy was too high for guessing (`_beyond_chance`). False without a
+    validation, or without the prior's loss."""
     losses = facts.validated("loss")
     if not facts.prior_loss or not len(losses) or losses.min() < NO_BETTER * facts.prior_loss:
         return False

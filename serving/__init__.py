@@ -1,2 +1,2 @@
-"""The HTTP server: OpenAI's routes and ours, their limits, and the web page. It answers with the
-engine and the predictors of `inference`."""
+"""The HTTP server: OpenAI's routes and Triform's own, their limits, and the web page. The answers
+come from the engine and the predictors of `inference`."""

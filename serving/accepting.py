@@ -1,7 +1,8 @@
-"""Accepts connections, and builds what answers one when its first byte comes.
+"""Accepts connections, and builds the HTTP protocol of a connection only when its first byte
+arrives.
 
-A flood of connections that send nothing so costs a socket each and little time: a connection of
-asyncio with its parser takes about ten times as long to build and to close.
+So a flood of connections that send nothing costs one socket each and little time: to build and
+close an asyncio connection with its parser takes about ten times as long.
 """
 
 import asyncio
@@ -13,20 +14,22 @@ from serving.connections import Connections
 from serving.log import log
 
 ACCEPTED_AT_ONCE = 256
-"""Connections that are accepted before what others have sent is read, at most."""
+"""Maximum number of connections that are accepted before data from other connections is read."""
 
 PAUSE_SECONDS = 0.5
-"""Time until connections are accepted again after the system had no room for one."""
+"""Time until connections are accepted again after the system ran out of file descriptors or
+memory."""
 
 NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+"""Errors of `accept` when the process or the system has no room for another connection."""
 
 
 class Acceptor:
-    """Accepts the connections of open sockets, which listen already.
+    """Accepts connections at sockets that are already listening.
 
-    protocol: returns a new protocol for a connection that sends. connections: all that are open.
-    silent_seconds: time after which one that has sent nothing is closed. A connection for which
-    there is no room is handed over at once: its protocol tells the client.
+    protocol: returns the protocol for a connection that has sent its first byte. connections: all
+    open connections. silent_seconds: time after which a connection that has sent nothing is closed.
+    A connection beyond the limit gets its protocol at once, which refuses it with an error.
     """
 
     def __init__(
@@ -41,7 +44,8 @@ class Acceptor:
         self.loop = asyncio.get_running_loop()
         self.silent: set[_Silent] = set()
         self._open, self._sockets = connections, list(sockets)
-        # A request that comes with its connection is read before so many others take its place.
+        # So few that a request that arrives with its connection is read before newer connections
+        # can replace that one.
         self._at_once = max(min(ACCEPTED_AT_ONCE, connections.most // 4), 1)
         self._beginning: set[asyncio.Task[None]] = set()
         for opened in self._sockets:
@@ -61,12 +65,12 @@ class Acceptor:
             one.abort()
 
     def forget(self, one: "_Silent") -> None:
-        """Count a connection no more."""
+        """Stop tracking a connection that has sent nothing until now."""
         self.silent.discard(one)
         self._open.remove(one)
 
     def begin(self, accepted: socket.socket) -> None:
-        """Give a connection its protocol."""
+        """Build the asyncio connection and the protocol for a socket."""
         task = self.loop.create_task(self._connect(accepted))
         self._beginning.add(task)
         task.add_done_callback(self._beginning.discard)
@@ -74,12 +78,13 @@ class Acceptor:
     async def _connect(self, accepted: socket.socket) -> None:
         try:
             await self.loop.connect_accepted_socket(self.protocol, accepted)
-        except OSError:  # The client has left.
+        except OSError:  # The client has disconnected.
             accepted.close()
 
     def _start(self, opened: socket.socket) -> None:
         if opened in self._sockets:
-            # Behind what was sent over open connections: those that are read keep their places.
+            # `call_soon`, so that what open connections have sent is read first: a connection whose
+            # request has arrived is then not replaced by a new one.
             self.loop.add_reader(opened, self.loop.call_soon, self._accept, opened)
 
     def _accept(self, opened: socket.socket) -> None:
@@ -92,7 +97,7 @@ class Acceptor:
                 return
             except OSError as error:
                 if error.errno not in NO_ROOM:
-                    continue  # The client has left before it was accepted.
+                    continue  # The client disconnected before it was accepted.
                 log("no connection can be accepted for a while", error=error.strerror)
                 self.loop.remove_reader(opened)
                 self.loop.call_later(PAUSE_SECONDS, self._start, opened)
@@ -107,20 +112,20 @@ class Acceptor:
 
 
 class _Silent:
-    """A connection that has sent nothing."""
+    """An accepted connection that has sent nothing."""
 
     def __init__(self, acceptor: Acceptor, accepted: socket.socket):
         self._acceptor, self._socket = acceptor, accepted
 
     def wait(self) -> None:
-        """Wait for its first byte, for a limited time."""
+        """Wait for the first byte; close the connection if it does not arrive in time."""
         acceptor = self._acceptor
         acceptor.silent.add(self)
         acceptor.loop.add_reader(self._socket, self._begin)
         self._timer = acceptor.loop.call_later(acceptor.silent_seconds, self.abort)
 
     def abort(self) -> None:
-        """Close it."""
+        """Close the connection."""
         self._end()
         self._socket.close()
 

@@ -1,4 +1,5 @@
-"""Who may call what: one table of all routes and methods. What does not stand in it is refused."""
+"""Access control, by one table of all routes and methods: a request that is not in it is
+refused."""
 
 import hashlib
 import hmac
@@ -13,24 +14,29 @@ from configs.errors import UsageError
 from serving.errors import ApiError
 
 Access = Literal["public", "token"]
-"""Whether a route answers everybody, or those who have the token (everybody, if there is none)."""
+"""Who may call a route: any client, or only one that sends a token. A server without tokens answers
+any client on both kinds of routes."""
 
 Table = Mapping[str, Mapping[str, Access]]
-"""The access of each route: path, then method."""
+"""The access to each route: path to method to access."""
 
 NEEDED = {"/v1/chat/completions": "models that were trained on conversations"}
-"""Routes that only some models have, with what these are."""
+"""Routes that only some models have, with a description of those models for the error."""
 
 UNLISTED = ("/page/", "/v1/models/")
-"""Routes that errors do not list: files of the page, and the model's name."""
+"""Beginnings of paths that error messages do not list: files of the page, and the model by its
+name."""
 
 HOST = re.compile(r"(?P<name>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
+"""A Host header: a name, an IPv4 address or an IPv6 address in brackets; then, optionally, a
+port."""
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether only this machine reaches an address."""
+    """Return whether a host is a loopback address, which only this machine can reach, or
+    `localhost`."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -38,7 +44,8 @@ def is_loopback(host: str) -> bool:
 
 
 def network_of(address: str) -> str:
-    """Return what one client can be assumed to own: an address of IPv4, a /64 network of IPv6."""
+    """Return the network that one client is assumed to own: the address itself for IPv4, its /64
+    network for IPv6. Anything but an IP address is returned unchanged."""
     try:
         given = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
@@ -49,8 +56,8 @@ def network_of(address: str) -> str:
 
 
 def host_name(value: str) -> str | None:
-    """Return the name in a Host header, without its port: an address of IPv6 in brackets and in its
-    shortest form. None if it is not a name and a port."""
+    """Return the name in a Host header, in lower case and without the port; an IPv6 address is in
+    brackets and in its shortest form. None if the header is malformed."""
     found = HOST.fullmatch(value)
     if found is None:
         return None
@@ -64,7 +71,7 @@ def host_name(value: str) -> str | None:
 
 
 def is_address(name: str) -> bool:
-    """Return whether a host name is an IP address, one of IPv6 in brackets."""
+    """Return whether a host name is an IP address. An IPv6 address may be in brackets."""
     try:
         ipaddress.ip_address(name.strip("[]"))
     except ValueError:
@@ -73,7 +80,7 @@ def is_address(name: str) -> bool:
 
 
 def check_allowed_hosts(hosts: Collection[str]) -> None:
-    """Raise `UsageError` for a value of serve.allowed_hosts that no Host header can have."""
+    """Raise `UsageError` for a name in serve.allowed_hosts that a Host header can't contain."""
     for host in hosts:
         if host_name(_bracketed(host)) is None:
             bare = re.sub(r"^[a-z]+://|^\*\.|/.*$", "", host)
@@ -91,9 +98,9 @@ def _bracketed(host: str) -> str:
 class AccessRules:
     """Decides whether a request may be answered.
 
-    table: all routes. tokens: clients must send one of them as `Authorization: Bearer TOKEN`; empty
-    if the server is open. hosts: names under which the server may be called; empty for any name.
-    takes_addresses: whether it may be called under any IP address besides.
+    table: the access to all routes. tokens: clients must send one of them as `Authorization: Bearer
+    TOKEN`; empty if no token is needed. hosts: the names that the Host header may have; empty for
+    any name. takes_addresses: whether the Host header may also have any IP address.
     """
 
     def __init__(
@@ -116,10 +123,11 @@ class AccessRules:
         return self._table.keys()
 
     def check(self, scope: Scope) -> str:
-        """Return a name for the token of a request, empty if it needs none. Raises `ApiError` if
-        the request may not be answered.
+        """Return a name for the token that a request sent, such as `token 0`; empty if none is
+        needed. Raises `ApiError` if the request may not be answered.
 
-        It is decided on the path that the router uses too, never on the Host header.
+        The route is looked up by `scope["path"]`, as in the router, and not by a URL that contains
+        the Host header.
         """
         headers = scope["headers"]
         self._check_host(_values(headers, b"host"))
@@ -169,7 +177,8 @@ class AccessRules:
     def _check_token(self, values: Sequence[bytes]) -> str:
         scheme, _, given = values[0].partition(b" ") if len(values) == 1 else (b"", b"", b"")
         digest = _digest(given.strip())
-        # All are compared, so that the time tells nothing; nor does it tell a token's length.
+        # All digests are compared, each in constant time: the time reveals neither which token
+        # matches, nor the length of a token.
         found = [hmac.compare_digest(digest, known) for known in self._digests]
         if scheme.lower() != b"bearer" or not any(found):
             raise ApiError(
@@ -192,12 +201,12 @@ def _no_such_model(name: str) -> ApiError:
 
 
 def _check_origin(headers: Sequence[tuple[bytes, bytes]]) -> None:
-    """Refuse requests that a page of another origin makes in somebody's browser."""
+    """Raise `ApiError` for a request that a page of another origin makes in a browser."""
     origins, sites = _values(headers, b"origin"), _values(headers, b"sec-fetch-site")
     host = _values(headers, b"host")[0].lower()
     is_same = all(origin.lower().partition(b"://")[2] == host for origin in origins)
     is_same = is_same and all(site in (b"same-origin", b"none") for site in sites)
-    # A link to the page from elsewhere is a navigation, which reads nothing.
+    # A link from another page is a navigation: that page can't read the answer.
     is_link = not origins and _values(headers, b"sec-fetch-mode") == [b"navigate"]
     if not is_same and not is_link:
         raise ApiError(403, "pages of other origins may not call this server", code="cross_origin")

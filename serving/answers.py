@@ -1,4 +1,5 @@
-"""The answers to a request in the event loop: what the model does for it, within its deadlines."""
+"""The answers to a request in the event loop: the events of their computation, within the request's
+deadlines."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -12,8 +13,8 @@ from serving.worker import Item, Lane, Work, Worker
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened to an answer. index: its number in the request. content: a part of
-    it, as the one who computes it passes it on; None at its end."""
+    """A part of an answer, or its end. index: the number of the answer in the request. content: the
+    part, as passed to `Answers.part`; None at the end."""
 
     index: int
     content: Any = None
@@ -25,7 +26,7 @@ class Event:
 
 @dataclass
 class Arrival:
-    """When a request's header was there, and its body: times of the event loop."""
+    """When a request's header and its body had arrived, in the event loop's time."""
 
     header: float
     body: float
@@ -35,11 +36,12 @@ class Answers:
     """The answers to one request, each computed from an item of `lane`.
 
     `open` adds the items to the worker's queue; `close` must follow. Iterate over it for the
-    events: `ApiError` is raised for a fault of the server, and when a deadline has passed.
+    events: this raises `ApiError` for a fault of the server, and when a deadline has passed.
 
-    client: whose request it is. tokens: for each item, what it counts in the queue. arrival: when
-    the request came; from then on the deadlines count. is_streamed: whether parts of answers are
-    passed on (`part`); then the first one must come in time.
+    client: the client that sent the request. tokens: for each item, how much it counts in the
+    queue. arrival: when the request came; the deadlines count from then on. is_streamed: whether
+    answers are passed on in parts, with `part`. The first deadline is then for the first part,
+    otherwise for the beginning of the computation.
     """
 
     def __init__(
@@ -71,7 +73,7 @@ class Answers:
         self._worker.add(self._works)
 
     def close(self) -> None:
-        """Give up what is not done."""
+        """Cancel the items that are not done."""
         if self._left:
             for work in self._works:
                 self._worker.cancel(work)
@@ -81,7 +83,7 @@ class Answers:
         now = asyncio.get_running_loop().time
         while self._left:
             try:
-                if now() >= self._ends_by:  # It passes for events that are there at once, too.
+                if now() >= self._ends_by:  # The timeout below misses events that are ready.
                     raise TimeoutError
                 async with asyncio.timeout_at(self._ends_by):
                     event = await self._events.get()

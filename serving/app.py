@@ -1,4 +1,4 @@
-"""The application: routes, behind the guard."""
+"""Builds the ASGI application: the routes, and the guard around them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -36,11 +36,12 @@ KINDS = (
     classify_files,
     speech,
 )
-"""The modules of routes that some models have: `routes(service)` is empty for the others."""
+"""Modules whose routes only some models have: `routes(service)` is empty for the others."""
 
 
 def routes_of(service: Service) -> list[Route]:
-    """Return the routes of a server: those for its model, and those that each has."""
+    """Return all routes of a server but `/openapi.json`: those of every server, and those of its
+    model."""
     routes = [*operation.routes(service), *page.routes(service)]
     for kind in KINDS:
         routes += kind.routes(service)
@@ -54,7 +55,7 @@ def build_app(
     hosts: Sequence[str],
     takes_addresses: bool = False,
 ) -> ASGIApp:
-    """Build the application. The options are those of `AccessRules`."""
+    """Build the application. tokens, hosts, takes_addresses: as in `AccessRules`."""
     routes = routes_of(service)
 
     async def describe(request: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Answers the inputs of a request as a whole, in batches that requests share."""
+"""Answers each input of a request as a whole, in batches that requests share."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -31,13 +31,13 @@ async def answer_inputs(
 ) -> list[Any]:
     """Return the outputs of `lane` for the inputs of a request, in order.
 
-    tokens: for each input, what it counts in the bound of the queue. param: the parameter that the
-    inputs stand in; if there are several, errors name `param.N`. The body of the request must have
-    been read.
+    tokens: for each input, how much it counts towards the bound of waiting tokens. param: the
+    parameter that contains the inputs; if there are several, errors name `param.N`. The body of the
+    request must have been read.
 
     Raises `ApiError` if the queue is full, for an input that can't be answered, when a deadline has
-    passed, and for a fault of the server; `ClientLeft` when the client leaves, whose inputs are
-    then given up.
+    passed, and for a fault of the server. Raises `ClientLeft` when the client disconnects; its
+    inputs are then cancelled.
     """
     tickets: list[Ticket[Any, Any]] = [Ticket(one) for one in inputs]
     answers = Answers(
@@ -62,10 +62,10 @@ async def answer_inputs(
 async def read_inputs(
     read: Callable[[Any, str], Content], inputs: Sequence[Any], param: str = "input"
 ) -> list[Content]:
-    """Return `read(input, name)` for each input, without blocking the event loop.
+    """Return `read(input, name)` for each input. `read` is called in a thread.
 
-    name: what errors and warnings call the input, such as `input.3`. Raises `ApiError` with this
-    name for an input for which `read` raises `UsageError`.
+    name: the name of the input in errors and warnings, such as `input.3`. Raises `ApiError` with
+    this name for an input for which `read` raises `UsageError`.
     """
 
     def read_all() -> list[Content]:
@@ -87,9 +87,9 @@ async def answer_with(
     make: Callable[[ReadUsage], AnswerModel],
     render: Callable[[AnswerModel], Response] = json_response,
 ) -> Response:
-    """Return the response with the body that `make` returns, without blocking the event loop.
+    """Return the response with the body that `make` returns. It is made and rendered in a thread.
 
-    tokens: the number of tokens of each input; they are counted.
+    tokens: the number of tokens of each input, for the usage in the answer and for the metrics.
     """
     count = sum(tokens)
     service.metrics.prompt_tokens.inc(count)

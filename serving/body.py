@@ -1,4 +1,4 @@
-"""Reads bodies, within their limits of size and time."""
+"""Reads the bodies of requests, within limits of size and time."""
 
 import asyncio
 
@@ -9,8 +9,8 @@ from serving.responses import ClientLeft
 
 
 async def read_json_body(request: Request, *, most_bytes: int, seconds: float) -> bytes:
-    """Return the body of a request that must be JSON. Raises `ApiError` for another type, for a
-    body that is too large, and for one that takes too long."""
+    """Return the body of a request whose Content-Type must be JSON; it is not parsed. Raises
+    `ApiError` 415 for another type, and what `read_body` raises."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise ApiError(
@@ -22,7 +22,9 @@ async def read_json_body(request: Request, *, most_bytes: int, seconds: float) -
 
 
 async def read_body(request: Request, *, most_bytes: int, seconds: float) -> bytes:
-    """Return the body of a request, of at most `most_bytes`, within `seconds`."""
+    """Return the body of a request. Raises `ApiError` 413 if it has more than `most_bytes`, 408 if
+    it takes longer than `seconds`, and 415 if it is compressed; `ClientLeft` if the client
+    disconnects."""
     check_encoding(request)
     check_length(request, most_bytes)
     body = bytearray()
@@ -40,7 +42,7 @@ async def read_body(request: Request, *, most_bytes: int, seconds: float) -> byt
 
 
 def check_encoding(request: Request) -> None:
-    """Raise `ApiError` for a compressed body: what it grows to is unknown."""
+    """Raise `ApiError` 415 for a compressed body: its decompressed size is unknown."""
     for encoding in request.headers.getlist("content-encoding"):
         if encoding.strip().lower() not in ("", "identity"):
             raise ApiError(
@@ -52,14 +54,14 @@ def check_encoding(request: Request) -> None:
 
 
 def check_length(request: Request, most_bytes: int) -> None:
-    """Raise `ApiError` if the header tells of a body that is too large."""
+    """Raise `ApiError` 413 if Content-Length is more than `most_bytes`."""
     length = request.headers.get("content-length", "0")
     if length.isascii() and length.isdigit() and int(length[:20]) > most_bytes:
         raise too_large(most_bytes)
 
 
 def timed_out(seconds: float) -> ApiError:
-    """Return the error for a body that did not come in time."""
+    """Return the error 408 for a body that did not arrive in time."""
     return ApiError(
         408,
         f"the body did not come within {seconds:g} seconds",
@@ -69,7 +71,7 @@ def timed_out(seconds: float) -> ApiError:
 
 
 def too_large(most_bytes: int) -> ApiError:
-    """Return the error for a body that is too large."""
+    """Return the error 413 for a body that is too large."""
     return ApiError(
         413,
         f"the body is larger than {most_bytes} bytes, the limit here",

@@ -1,4 +1,4 @@
-"""The open connections: how many there may be, and which one makes room for a new one."""
+"""Limits the number of open connections, and picks the one to close when there are too many."""
 
 import enum
 import resource
@@ -10,41 +10,45 @@ from typing import Protocol
 from serving.log import log
 
 OTHER_FILES = 256
-"""Files that the process has open beside its connections, at most."""
+"""Upper bound of the file descriptors that the process uses for anything but connections."""
 
 UNREAD_SECONDS = 1.0
-"""Time for which an answer may wait to be read before its connection can make room for another."""
+"""Time for which an answer must have been unread before its connection may be closed for a new
+one."""
 
 
 class Stage(enum.IntEnum):
-    """What a connection is doing. At the cap, those of the lowest stage are closed first."""
+    """The stage of a connection. When there are too many, those in the lowest stage are closed
+    first."""
 
     LEAVING = 0
-    """It is answered, and ends: what it still sends is thrown away."""
+    """Its last answer is written, and it is being closed: what it still sends is discarded."""
     WAITING = 1
     """It has not sent a complete header."""
     SENDING = 2
-    """It has not sent the whole body of its request."""
+    """It has not sent the complete body of its request."""
     ANSWERED = 3
-    """Its request is being answered: it is not closed for another one while its client reads."""
+    """Its request is being answered: as long as its client reads, it is not closed for a new
+    one."""
 
 
 class Connection(Protocol):
     """An open connection."""
 
     def abort(self) -> None:
-        """Close it at once."""
+        """Close the connection at once."""
         ...
 
 
 class Connections:
-    """All open connections, at most `most`, by stage; of each stage, in the order they came to it.
+    """The open connections, at most `most`, by stage; within a stage, in the order in which they
+    entered it.
 
-    A connection beyond the cap takes the place of the one that has been longest in the lowest
-    stage. A client that opens thousands of connections so keeps none of them, and a request that
-    comes at once with its connection still gets through. An answer that is being read is not cut
-    off; if there is nothing else to close, the one that has been unread longest is. clock: the time
-    in seconds.
+    A connection beyond the limit replaces the one that has been in the lowest stage for longest. So
+    a client that opens thousands of idle connections loses them again, while a request that is sent
+    as soon as its connection is open gets through. A connection whose client reads its answer is
+    never closed for a new one. If there is no other, the one whose answer has been unread for
+    longest is closed, if that is at least `UNREAD_SECONDS`. clock: returns the time in seconds.
     """
 
     def __init__(self, most: int, clock: Callable[[], float] = time.monotonic):
@@ -63,8 +67,8 @@ class Connections:
         return self._stages.get(connection)
 
     def add(self, connection: Connection) -> bool:
-        """Add a new connection, and close others as long as there are too many. Returns False if
-        that can't be: then the new one must be refused."""
+        """Add a new connection, and close others until there are at most `most`. Returns False if
+        no other connection may be closed: the new one must then be refused."""
         self.move(connection, Stage.WAITING)
         while len(self) > self.most:
             other = self._least_needed(connection)
@@ -75,7 +79,7 @@ class Connections:
         return True
 
     def move(self, connection: Connection, stage: Stage) -> None:
-        """Put a connection into a stage; in the same one it keeps its place."""
+        """Put a connection last in a stage. If it is in that stage already, it keeps its place."""
         before = self._stages.get(connection)
         if before is not stage:
             if before is not None:
@@ -91,11 +95,11 @@ class Connections:
             del self._members[stage][connection]
 
     def set_unread(self, connection: Connection) -> None:
-        """Note that a part of an answer waits until the client reads."""
+        """Note that a part of an answer is unsent because the client does not read."""
         self._unread_since.setdefault(connection, self._clock())
 
     def set_read(self, connection: Connection) -> None:
-        """Note that all that was written is sent."""
+        """Note that everything that was written has been sent."""
         self._unread_since.pop(connection, None)
 
     def _least_needed(self, new: Connection) -> Connection | None:
@@ -111,8 +115,8 @@ class Connections:
 
 
 def allow_connections(most: int) -> int:
-    """Raise the process's limit of open files so that `most` connections can be open. Returns how
-    many can be: fewer if the system allows no more."""
+    """Raise the process's limit of open files so that `most` connections can be open. Returns the
+    number that can be open, which is lower if the system's hard limit is."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = most + OTHER_FILES
     if hard != resource.RLIM_INFINITY:

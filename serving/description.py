@@ -1,4 +1,4 @@
-"""The description of the server's routes in OpenAPI 3.1, made of the routes themselves."""
+"""Builds the OpenAPI 3.1 description of the server from its routes."""
 
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -15,11 +15,11 @@ Json = dict[str, Any]
 STATUSES = {
     400: "A wrong parameter, which the error names.",
     401: "A token is needed.",
-    403: "The page of another origin has sent the request.",
-    404: "Another model.",
+    403: "A page of another origin has sent the request.",
+    404: "There is no such model.",
     408: "The body took too long.",
     413: "The body is too large.",
-    415: "The body has another type.",
+    415: "The body has the wrong type.",
     421: "This host name is not served.",
     429: "Too many requests wait: try again after Retry-After seconds.",
     500: "A fault of the server.",
@@ -27,18 +27,19 @@ STATUSES = {
 }
 
 BODY_STATUSES = frozenset((404, 408, 413, 415, 429))
-"""Statuses that only requests with a body get."""
+"""Statuses that only routes with a body can return; routes with a parameter in the path can return
+404 too."""
 
 TAGS = {
-    "completions": "Texts that go on with a prompt.",
+    "completions": "Texts that continue a prompt.",
     "chat": "Answers in a conversation.",
     "embeddings": "Vectors for texts.",
-    "audio": "Texts of recordings.",
-    "classify": "Labels of texts, pictures and recordings.",
+    "audio": "Transcripts of audio.",
+    "classify": "Labels of texts, images and audio.",
     "translate": "Texts in another language.",
     "fill": "Words for the gaps of a text.",
-    "models": "What is served.",
-    "info": "What is served, with its figures.",
+    "models": "The model that is served.",
+    "info": "The model that is served, with its metrics.",
     "operation": "Health, metrics and this description.",
 }
 
@@ -50,9 +51,9 @@ STREAM = (
 
 
 def description_of(name: str, routes: Sequence[Route], *, needs_token: bool) -> Json:
-    """Return the description of a server.
+    """Return the OpenAPI description of a server.
 
-    name: the model's. needs_token: whether clients must send a token.
+    name: the name of its model. needs_token: whether clients must send a token.
     """
     references, schemas = _schemas(routes)
     error = references[ErrorAnswer, "serialization"]
@@ -77,7 +78,7 @@ def description_of(name: str, routes: Sequence[Route], *, needs_token: bool) -> 
             "responses": {_name(status): _error_response(status, error) for status in STATUSES},
             "headers": {
                 "RequestId": {
-                    "description": "What the server's log calls the request.",
+                    "description": "The id of the request, as in the server's log.",
                     "schema": {"type": "string"},
                 },
                 "RetryAfter": {
@@ -93,7 +94,8 @@ def description_of(name: str, routes: Sequence[Route], *, needs_token: bool) -> 
 
 
 def _schemas(routes: Sequence[Route]) -> tuple[Mapping[Any, Json], Json]:
-    """Return the references to the schemas of all bodies, and the schemas."""
+    """Return the references to the schemas of all bodies, by pydantic model and mode, and the
+    schemas by name."""
     forms = {route.form for route in routes if route.form is not None}
     answers = {
         ErrorAnswer,
@@ -180,7 +182,7 @@ def _error_response(status: int, error: Json) -> Json:
 
 
 def _name(status: int) -> str:
-    """Return a status as the name of a component, such as TooManyRequests."""
+    """Return the name of a status as a component of the description, such as TooManyRequests."""
     return HTTPStatus(status).name.title().replace("_", "")
 
 

@@ -1,4 +1,4 @@
-"""Decodes uploaded pictures and recordings in the sandbox, and answers them in batches."""
+"""Decodes uploaded images and audio in the sandbox, and answers them in batches."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,7 +18,9 @@ from serving.uploads import FILE
 from serving.worker import Lane
 
 PICTURES_AT_ONCE = 8
+"""Maximum number of images in a batch."""
 RECORDINGS_AT_ONCE = 4
+"""Maximum number of audio recordings in a batch."""
 
 PICTURE_MODULES = ("data.codecs.pictures",)
 SOUND_MODULES = ("data.codecs.sound", "soundfile", "soxr", "scipy.sparse")
@@ -27,7 +29,7 @@ RecordingPredictor = RecordingClassification | Transcription
 
 
 def picture_lane(service: Service, predictor: PictureClassification) -> Lane:
-    """Add the lane for pictures: uint8 [height, width, channels] each."""
+    """Add and return the lane for images, each uint8 [height, width, channels]."""
     service.sandbox.preload(*PICTURE_MODULES)
     answer = _answer(service, predictor)
 
@@ -39,7 +41,8 @@ def picture_lane(service: Service, predictor: PictureClassification) -> Lane:
 
 
 def recording_lane(service: Service, predictor: RecordingPredictor) -> Lane:
-    """Add the lane for recordings: frames, float32 [frames, mel bands] each."""
+    """Add and return the lane for audio, each recording log-mel frames, float32 [frames, mel
+    bands]."""
     service.sandbox.preload(*SOUND_MODULES)
     answer = _answer(service, predictor)
     log_mel = predictor.read.log_mel
@@ -59,10 +62,10 @@ def recording_lane(service: Service, predictor: RecordingPredictor) -> Lane:
 async def decode(
     service: Service, request: Request, function: Callable[..., Any], *arguments: Any
 ) -> Any:
-    """Return `function(*arguments)`, called in the sandbox.
+    """Call `function(*arguments)` in the sandbox, and return its result.
 
-    The body of the request must have been read. Raises `ApiError` for a file that can't be decoded,
-    and for one that takes too much time or memory; `ClientLeft` when the client leaves.
+    The body of the request must have been read. Raises `ApiError` for a file that can't be decoded
+    or takes too much time or memory, and `ClientLeft` when the client disconnects.
     """
     decoding = service.sandbox.run(
         function, *arguments, client=service.client_of(request), param=FILE
@@ -85,7 +88,7 @@ def _answer(
 
 
 def _powers_of_two(first: int, last: int) -> list[int]:
-    """Return the powers of two from `first` to at least `last`; `first` is one of them."""
+    """Return `first` and its repeated doublings, up to the first value that is at least `last`."""
     powers = [first]
     while powers[-1] < last:
         powers.append(2 * powers[-1])

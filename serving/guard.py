@@ -1,4 +1,5 @@
-"""What every request passes before its route: access, errors, the log and the metrics."""
+"""Wraps every request: checks access, turns exceptions into error responses, and writes the log and
+the metrics."""
 
 import asyncio
 import logging
@@ -21,17 +22,22 @@ SECURITY_HEADERS = (
 )
 
 CLOSE = (b"connection", b"close")
-"""The header of the last answer on a connection: the next request should go to another server."""
+"""Header of answers while the server stops: it makes the client open a new connection for its next
+request, which can reach another server."""
 
 ALWAYS = frozenset(("/health", "/ready", "/metrics"))
-"""Routes that answer while the server stops."""
+"""Paths that are answered even while the server stops. Their requests are logged at level DEBUG."""
 
 LEFT = 499
-"""The status in the log of a request whose client left, as nginx writes it."""
+"""Status, in the log and the metrics, of a request whose client disconnected; nginx uses the same
+one."""
 
 
 class Guard:
-    """ASGI middleware around the whole application."""
+    """ASGI middleware around the whole application.
+
+    rules: decide whether a request may be answered.
+    """
 
     def __init__(
         self,

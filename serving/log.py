@@ -1,4 +1,4 @@
-"""The log of the server: one JSON object a line, on standard error."""
+"""The log of the server: one JSON object per line, on standard error."""
 
 import json
 import logging
@@ -11,8 +11,8 @@ _LOGGER = logging.getLogger("triform.serving")
 
 
 class JsonLines(logging.Formatter):
-    """Formats a record as a JSON object. Control characters are escaped, so that no request can
-    write lines of its own."""
+    """Formats a record as a JSON object. Control characters are escaped, so that a request can't
+    inject lines into the log."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
@@ -35,17 +35,17 @@ def set_up_logging() -> None:
         logger.handlers, logger.propagate = [handler], False
     logging.getLogger("uvicorn.error").handlers = []
     logging.getLogger("uvicorn.error").propagate = True
-    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # It cites bodies.
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # It logs parts of bodies.
     _LOGGER.setLevel(logging.INFO)
 
 
 def log(event: str, level: int = logging.INFO, **fields: Any) -> None:
-    """Write a line. fields: the JSON object's further members."""
+    """Write a line to the log. event: the value of its member `event`. fields: further members."""
     _LOGGER.log(level, event, extra={"fields": fields})
 
 
 def log_fault(request_id: str, error: BaseException) -> None:
-    """Write an unexpected error with its traceback; the client only gets the request's id."""
+    """Log an unexpected error with its traceback. The client only gets the id of the request."""
     _LOGGER.error(
         "fault",
         exc_info=(type(error), error, error.__traceback__),

@@ -1,7 +1,7 @@
-"""What the server counts, in Prometheus' form.
+"""The server's metrics, for Prometheus.
 
-The gauges of waiting and running requests and of the cache are those that the model server protocol
-of the Kubernetes Gateway API's inference extension asks for.
+The gauges of waiting requests, of running requests and of the cache are those that the model server
+protocol of the Kubernetes Gateway API's inference extension asks for.
 """
 
 from collections.abc import Callable
@@ -11,12 +11,13 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from serving.forms.answers import Usage
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+"""Upper bounds of the histograms' buckets."""
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Metrics:
-    """The counters of one server."""
+    """The metrics of one server."""
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry(auto_describe=True)
@@ -49,9 +50,9 @@ class Metrics:
         self.generated_tokens.inc(used.completion_tokens)
 
     def watch(self, name: str, meaning: str, value: Callable[[], float]) -> None:
-        """Add a gauge whose value is read when somebody asks."""
+        """Add a gauge whose value is computed whenever the metrics are read."""
         Gauge(name, meaning, registry=self.registry).set_function(value)
 
     def render(self) -> bytes:
-        """Return all metrics as Prometheus reads them."""
+        """Return all metrics in Prometheus' text format."""
         return generate_latest(self.registry)

@@ -1,12 +1,13 @@
-"""Parses HTTP/1.1 as h11 does, and refuses what is ambiguous, too large or too fine."""
+"""Parses HTTP/1.1 with h11, and also refuses requests that are ambiguous, too large, or in too
+small chunks."""
 
 from typing import Any
 
 import h11
 
 FREE_CHUNKS, LEAST_BYTES_PER_CHUNK = 4096, 64
-"""A chunked body of more chunks than the first must have the second in each, on average: reading a
-chunk takes as long as reading thousands of bytes."""
+"""A chunked body may have `FREE_CHUNKS` chunks, and one more for each `LEAST_BYTES_PER_CHUNK`
+bytes: reading a chunk takes as long as reading thousands of bytes."""
 
 TEXTS = {
     400: "this is not a valid HTTP/1.1 request",
@@ -19,10 +20,10 @@ TEXTS = {
 
 
 class RequestParser(h11.Connection):
-    """The state of a connection.
+    """The parser of a connection, and its state in HTTP.
 
-    most_bytes: size of a header. After an h11.RemoteProtocolError, `refusal` is the status and the
-    message for the client: h11's own words would repeat what the client sent.
+    most_bytes: maximum size of a header. refusal: after an `h11.RemoteProtocolError`, the status
+    and the message for the client; h11's own message could repeat what the client sent.
     """
 
     def __init__(self, most_bytes: int):

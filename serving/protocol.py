@@ -1,4 +1,5 @@
-"""uvicorn's HTTP protocol, with deadlines, a cap on connections, and errors in our form."""
+"""uvicorn's HTTP protocol, with deadlines, a limit of connections, and errors in OpenAI's
+format."""
 
 import asyncio
 import contextlib
@@ -19,18 +20,19 @@ from serving.parsing import TEXTS, RequestParser
 from serving.responses import json_bytes
 
 LINGER_SECONDS = 5.0
-"""Time for which the rest of a request is thrown away after its answer. If the connection were
-closed at once, the client would often lose the answer while it still sends."""
+"""Time for which the rest of a request is read and discarded after its answer. If the connection
+were closed at once, a client that is still sending would often lose the answer."""
 
 GRACE_SECONDS = 1.0
-"""Time after `serve.body_seconds` for the route to answer that the body did not come."""
+"""Time beyond `serve.body_seconds` in which the route can itself report that the body is late."""
 
 
 class HttpProtocol(H11Protocol):
-    """A connection.
+    """The protocol of one connection.
 
-    A header, a body and an idle connection have deadlines, and so has a client that does not read
-    what is written to it. limits: the deadlines and sizes. connections: all that are open.
+    There are deadlines for the header and the body of a request, for an idle connection, and for a
+    client that does not read its answer. limits: the deadlines and sizes. connections: all open
+    connections.
     """
 
     def __init__(
@@ -54,18 +56,18 @@ class HttpProtocol(H11Protocol):
 
     @property
     def has_unsent(self) -> bool:
-        """Return whether a part of an answer waits until the client reads."""
+        """Return whether a part of an answer is unsent because the client does not read."""
         return self._socket.get_write_buffer_size() > 0
 
     @property
     def is_answering(self) -> bool:
-        """Return whether there is a request without its complete answer."""
+        """Return whether there is a request that is not answered completely."""
         return self.cycle is not None and not self.cycle.response_complete
 
     def connection_made(self, transport: Any) -> None:
-        """Begin, or refuse the connection if too many are being answered."""
+        """Begin to read, or refuse the connection if there are too many and none can be closed."""
         self._socket = transport
-        transport.set_write_buffer_limits(high=0)  # `pause_writing` means: something is unsent.
+        transport.set_write_buffer_limits(high=0)  # `pause_writing`: something is unsent.
         wrapped: Any = _ClosingTransport(transport, self._close)
         super().connection_made(wrapped)
         if self._open.add(self):
@@ -74,7 +76,7 @@ class HttpProtocol(H11Protocol):
             self._refuse(try_again(TEXTS[503]))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End what waits for the client."""
+        """Remove the connection, cancel its timers, and end the request that is being answered."""
         self._is_lost = True
         self._open.remove(self)
         for timer in (self._timer, self._unread_timer):
@@ -82,65 +84,71 @@ class HttpProtocol(H11Protocol):
                 timer.cancel()
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
-        self.transport = self._socket  # No cycle of references keeps what was received.
+        self.transport = self._socket  # Breaks a reference cycle: received data is freed.
 
     def data_received(self, data: bytes) -> None:
-        """Read a part of a request; nothing, if the connection is being closed."""
+        """Process a part of a request, or discard it if the connection is being closed."""
         if not self.transport.is_closing():
             super().data_received(data)
             self._follow()
 
     def eof_received(self) -> None:
-        """Take a client that sends no more for one that has left."""
+        """Treat a client that has finished sending as disconnected: asyncio closes the connection
+        when everything is sent; after `unread_seconds` it is aborted."""
         self._abort_after(self._limits.unread_seconds)
 
     def on_response_complete(self) -> None:
-        """Go on to the next request."""
+        """Go on to the next request on the connection."""
         super().on_response_complete()
         self._follow()
 
     def pause_writing(self) -> None:
-        """Wait for the client to read, for a limited time."""
+        """Wait for the client to read. The connection is aborted after `unread_seconds`."""
         super().pause_writing()
         self._open.set_unread(self)
         self._unread_timer = self.loop.call_later(self._limits.unread_seconds, self.abort)
 
     def resume_writing(self) -> None:
-        """Go on to write."""
+        """Continue to write: the client has read everything."""
         super().resume_writing()
         self._open.set_read(self)
         if self._unread_timer is not None:
             self._unread_timer.cancel()
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what the parser could not read; uvicorn calls this."""
+        """Refuse a request that the parser rejected, with the parser's `refusal`. uvicorn calls
+        this."""
         self._refuse(ApiError(*self.conn.refusal))
 
     def shutdown(self) -> None:
-        """Close the connection, after the answer if there is one to come."""
+        """Close the connection, after the current answer if there is one."""
         if self.is_answering:
             self.cycle.keep_alive = False
         else:
             self.transport.close()
 
     def give_up(self, error: ApiError) -> None:
-        """Answer with an error in place of an answer that has not begun, and close the connection;
-        at once if its client does not read. Without an answer to come, nothing is done."""
+        """End an answer that is incomplete or unsent, and close the connection.
+
+        The client gets `error` if its answer has not begun; otherwise, or if it does not read, the
+        connection is aborted. Does nothing if there is no such answer.
+        """
         if self.is_answering and not self.has_unsent:
             self._refuse(error)
         elif self.is_answering or self.has_unsent:
             self.abort()
 
     def abort(self) -> None:
-        """Close the connection at once, whatever is not sent."""
+        """Close the connection at once, and drop what is unsent."""
         self._socket.abort()
 
     def _should_upgrade(self) -> bool:
-        return False  # An answer in HTTP/1.1 tells the client.
+        return False  # The answer in HTTP/1.1 shows the client that there is no upgrade.
 
     def _bound_next(self) -> None:
-        """Go on reading while a request is answered, to notice when the client leaves: uvicorn
-        stops at the first byte of a next request. What comes of that one is bounded."""
+        """Keep reading while a request is answered, to notice if the client disconnects: uvicorn
+        stops reading at the first byte of the next request. If that request exceeds
+        `max_header_bytes`, the connection is aborted."""
         if self.conn.their_state is h11.DONE:
             if len(self.conn.trailing_data[0]) > self._limits.max_header_bytes:
                 self.abort()
@@ -148,7 +156,7 @@ class HttpProtocol(H11Protocol):
                 self.flow.resume_reading()
 
     def _follow(self) -> None:
-        """Set the stage of the connection, and the deadline of what it waits for."""
+        """Set the stage of the connection, and the deadline for what the client must send next."""
         if self.transport.is_closing():
             return
         theirs, limits = self.conn.their_state, self._limits
@@ -170,7 +178,8 @@ class HttpProtocol(H11Protocol):
     def _wait(
         self, phase: str, stage: Stage, seconds: float | None, too_late: Callable[[], None]
     ) -> None:
-        """Enter a phase of a request; nothing changes if the connection is in it."""
+        """Enter a phase of a request, and call `too_late` after `seconds`, if any. Nothing changes
+        if the connection is in this phase already."""
         if self._phase == (phase, self.cycle):
             return
         self._phase = (phase, self.cycle)
@@ -194,7 +203,7 @@ class HttpProtocol(H11Protocol):
         self._refuse(ApiError(408, TEXTS[408]))
 
     def _refuse(self, error: ApiError) -> None:
-        """Answer what is no request, or half of one, with an error, and close the connection."""
+        """Answer an invalid or incomplete request with an error, and close the connection."""
         self._is_refused = True
         log("refused", client=self.client[0] if self.client else None, status=error.status)
         if self.is_answering:
@@ -207,8 +216,8 @@ class HttpProtocol(H11Protocol):
             self.abort()
 
     def _close(self) -> None:
-        """End the connection as `transport.close` should: if the client is still sending, it first
-        gets the time to notice."""
+        """Close the connection, in place of `transport.close`. If the client is still sending, what
+        it sends is discarded for `LINGER_SECONDS` first."""
         if self._is_lost:
             return
         self._open.move(self, Stage.LEAVING)
@@ -224,7 +233,7 @@ class HttpProtocol(H11Protocol):
 
 
 class _ClosingTransport:
-    """A transport whose `close` is the protocol's."""
+    """Wraps a transport: `close` calls a function of the protocol, and later writes are dropped."""
 
     def __init__(self, transport: Any, close: Callable[[], None]):
         self._transport, self._close, self._is_closed = transport, close, False
@@ -246,7 +255,7 @@ class _ClosingTransport:
 
 
 def _error_bytes(error: ApiError) -> bytes:
-    """Return a whole response with an error."""
+    """Return a complete HTTP response with an error."""
     body = json_bytes(error.body())
     headers = {
         "Content-Type": "application/json",

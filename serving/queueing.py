@@ -8,14 +8,14 @@ Item = TypeVar("Item")
 
 
 MOST_DEBT = 8.0
-"""Turns of which a client can be in debt: it gets its items soon once it sends less."""
+"""Maximum debt of a client, in turns: it is served again soon after it sends less."""
 
 
 class FairQueue(Generic[Item]):
-    """Items of several clients, which are taken in turns: one of each client that has some.
+    """A queue that takes turns between clients: one item of each client that has some.
 
-    A client that sends ten times as much as another one waits ten times as long. What its requests
-    take without being answered is charged to it, in turns that it then leaves to others.
+    So a client that sends ten times as much as another one waits ten times as long. A client can be
+    charged for work that is not in the queue, such as refused requests: it then skips turns.
     """
 
     def __init__(self) -> None:
@@ -38,13 +38,14 @@ class FairQueue(Generic[Item]):
         self._items.setdefault(client, deque()).append(item)
 
     def charge(self, client: str, turns: float) -> None:
-        """Let a client that has items lose some turns, or parts of one, while others have items."""
+        """Let a client that has items skip some turns, or a fraction of one, while others have
+        items."""
         if client in self._items:
             self._debts[client] = min(self._debts.get(client, 0.0) + turns, MOST_DEBT)
 
     def take(self, may_take: Callable[[str], bool] = lambda client: True) -> Item | None:
-        """Remove and return the next item of a client whose turn may come; None if there is
-        none."""
+        """Remove and return the next item; None if there is none. may_take: returns whether a
+        client can be served now."""
         able = [client for client in self._items if may_take(client)]
         if not able:
             return None
@@ -55,7 +56,8 @@ class FairQueue(Generic[Item]):
         return item
 
     def _pays(self, client: str) -> bool:
-        """Return whether a client leaves this turn to others, as it is in debt."""
+        """Return whether a client in debt skips its turn; if so, reduce its debt and put it
+        last."""
         if (debt := self._debts.get(client, 0.0)) < 1:
             return False
         self._debts[client] = debt - 1
@@ -63,7 +65,7 @@ class FairQueue(Generic[Item]):
         return True
 
     def _settle(self, client: str) -> None:
-        """Put a client behind all others; forget it if it has no items."""
+        """Put a client last; forget it if it has no items."""
         if self._items[client]:
             self._items.move_to_end(client)
         else:
@@ -82,10 +84,10 @@ class FairQueue(Generic[Item]):
 
 
 class Room:
-    """A bound of what all clients together have of something.
+    """Limits an amount, such as bytes, that all clients hold together.
 
-    A client may have as much as then stays free: one that is alone the half, and however much some
-    have, others find room.
+    A client may hold at most as much as then stays free. So a client that is alone may hold half of
+    `size`, and a new client always finds room.
     """
 
     def __init__(self, size: int):
@@ -94,8 +96,8 @@ class Room:
         self.total = 0
 
     def take(self, client: str, amount: int) -> bool:
-        """Take some of the room for a client. Returns False, and takes none, if it would have too
-        much."""
+        """Reserve an amount for a client. Returns False, and reserves nothing, if the client would
+        hold too much."""
         if self._taken[client] + amount > self._size - self.total - amount:
             return False
         self._taken[client] += amount
@@ -103,7 +105,7 @@ class Room:
         return True
 
     def give_back(self, client: str, amount: int) -> None:
-        """Give back what a client took."""
+        """Release an amount that a client has reserved."""
         self.total -= amount
         self._taken[client] -= amount
         if not self._taken[client]:

@@ -1,4 +1,5 @@
-"""Responses: JSON, errors, and streams of events, each of which ends when the client leaves."""
+"""Responses: JSON, errors, and streams of events. Their computation ends when the client
+disconnects."""
 
 import asyncio
 import json
@@ -16,11 +17,12 @@ Result = TypeVar("Result")
 
 
 class ClientLeft(Exception):
-    """Raised when the client has closed the connection: nobody waits for the answer."""
+    """Raised when the client has closed the connection before its answer was complete."""
 
 
 def json_bytes(content: Any) -> bytes:
-    """Return JSON in UTF-8; bytes are JSON already. Raises ValueError for NaN and infinities."""
+    """Return a value as JSON in UTF-8; bytes are returned as they are. Raises ValueError for NaN
+    and infinities."""
     if isinstance(content, bytes):
         return content
     if isinstance(content, pydantic.BaseModel):
@@ -38,23 +40,25 @@ def json_response(
 
 
 def fast_json_response(body: pydantic.BaseModel, *, exclude_unset: bool = False) -> Response:
-    """Return a response with a body of many numbers, all finite, for a thread beside the event
-    loop's.
+    """Return a response with a JSON body of many numbers, all finite. To be called in another
+    thread than the event loop's. exclude_unset: whether to leave out fields that were not set.
 
-    The json module would not let the event loop run for as long as it writes them. Nor does
-    pydantic, which is faster, except while it asks an iterator in the body for the next element.
+    The json module would block the event loop until it has written them all, as it holds Python's
+    global lock. pydantic is faster; it holds the lock too, except while it takes the next element
+    from an iterator in the body.
     """
     content = body.model_dump_json(exclude_unset=exclude_unset)
     return Response(content, media_type="application/json")
 
 
 def error_response(error: ApiError, request_id: str) -> Response:
-    """Return the response that tells an error."""
+    """Return the response for an error."""
     return json_response(error.body(request_id), error.status, error.headers)
 
 
 async def unless_client_leaves(receive: Receive, answer: Awaitable[Result]) -> Result:
-    """Await an answer. Cancels it and raises `ClientLeft` when the client closes the connection.
+    """Await and return an answer. If the client closes the connection first, the answer is
+    cancelled and `ClientLeft` is raised.
 
     The body of the request must have been read.
     """
@@ -69,8 +73,8 @@ async def unless_client_leaves(receive: Receive, answer: Awaitable[Result]) -> R
         for one in (task, left):
             one.cancel()
         await asyncio.gather(task, left, return_exceptions=True)
-        # An error's traceback holds this frame: without its task, and so the error, it is no cycle,
-        # and the content of the request is free at once.
+        # An error's traceback holds this frame, and the task holds the error. Without the task,
+        # there is no reference cycle, and the content of the request is freed at once.
         del task, left
 
 
@@ -80,11 +84,11 @@ async def _leaving(receive: Receive) -> None:
 
 
 class EventStream(Response):
-    """Server-sent events: each content as JSON, then `[DONE]`.
+    """A response of server-sent events: each element of `contents` as JSON, then `[DONE]`.
 
-    An error before the first content is raised, so that it becomes a status; a later one is an
-    event, and no `[DONE]` follows. on_close: called at the end, also if the client leaves before
-    the first event.
+    An error before the first element is raised, so that the response gets its status. A later error
+    is sent as an event, and no `[DONE]` follows. request_id: for that error. on_close: called at
+    the end, even if the client disconnects before the first event.
     """
 
     media_type = "text/event-stream"

@@ -1,4 +1,4 @@
-"""A route: from it the router, the table of access and the description are made."""
+"""Defines routes. The router, the access table and the OpenAPI description are built from them."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,14 +18,14 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 class Route:
     """A path, a method, and the function that answers.
 
-    endpoint: its name is the operation's in the description. summary: one sentence for the
-    description. form: the JSON body, None if there is none. answer: the body of an answer. streams:
-    whether the answer can be a stream of events; event: the JSON of one, if it is not that of an
-    answer. upload: the parts of a multipart body, as a JSON schema. media_types: of answers that
-    are not JSON. statuses: further statuses that come with such an answer, and their meaning.
-    example: a body of a request. described_path: the path with the names of its `parameters`, if
-    it has some; each has the members of an OpenAPI parameter. is_described: whether it stands in
-    the description.
+    endpoint: the function; its name is the `operationId` in the description. summary: one sentence
+    for the description. access: who may call the route. form: the model of the JSON body; None if
+    there is none. answer: the model of the JSON answer. streams: whether the answer can be a stream
+    of events. event: the model of an event, if it is not `answer`. upload: the JSON schema of a
+    multipart body. media_types: types of answers that are not JSON. statuses: further statuses of
+    an answer with the same body as with status 200, and their meaning. example: an example of a
+    body. parameters: parameters in the path, by name, as in OpenAPI. described_path: the path with
+    the names of `parameters` in braces. is_described: whether the description contains the route.
     """
 
     method: str
@@ -47,5 +47,5 @@ class Route:
 
     @property
     def template(self) -> str:
-        """Return the path as the description has it."""
+        """Return the path as the description shows it."""
         return self.described_path or self.path

@@ -1,10 +1,11 @@
-"""Processes for work on what clients send: files that are decoded, templates that are rendered.
+"""Processes for work on untrusted input: decoding files and rendering chat templates.
 
-Such work can take any time and memory, or end its process. Here it has a deadline and a limit of
-memory, and each process can be killed and replaced while the others go on.
+Such work can take any time and memory, or crash its process. Here it has limits of time and memory;
+a process that exceeds them is killed and replaced while the others go on.
 
-A process gets pickled tasks; it answers with JSON and arrays only, because it may have been taken
-over by a file that exploits a fault of a decoder. It inherits neither sockets nor the environment.
+A process gets pickled tasks. It answers with JSON and arrays only, because a file that exploits a
+bug in a decoder may have taken it over. It inherits no sockets, and of the environment only
+`INHERITED`.
 """
 
 import contextlib
@@ -30,12 +31,13 @@ from serving.threads import FairThreads
 ROOT = Path(__file__).parents[1]
 
 WAITING_PER_PROCESS = 16
-"""Tasks of a client that wait for a process; further ones are refused."""
+"""Number of a client's tasks that may wait for each process; further ones are refused."""
 
 INHERITED = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "LD_LIBRARY_PATH")
-"""Variables of the environment that a process gets."""
+"""Environment variables that a process inherits."""
 
 ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+"""Environment variables that limit the libraries of a process to one thread."""
 
 
 class SandboxFault(Exception):
@@ -43,11 +45,11 @@ class SandboxFault(Exception):
 
 
 class Sandbox:
-    """Runs functions in `processes` processes. Each has `memory_mb` MB of memory, and each call
-    `seconds` seconds.
+    """Runs functions in `processes` processes. Each process may use `memory_mb` MB of memory, and
+    each call may take `seconds` seconds.
 
-    A function must be a picklable one of a module that imports no JAX, its arguments picklable, and
-    its result an array, a value of JSON, or a tuple of these.
+    Functions and arguments must be picklable, and the functions' modules must not import JAX. A
+    result must be an array, a JSON value, or a tuple of these.
     """
 
     def __init__(self, processes: int, memory_mb: int, seconds: float):
@@ -60,24 +62,24 @@ class Sandbox:
             self._idle.put(process)
 
     def preload(self, *modules: str) -> None:
-        """Let the processes import modules when they start. To be called before `start`."""
+        """Import modules in the processes when they start. To be called before `start`."""
         for process in self._processes:
             process.modules += modules
 
     def start(self) -> None:
-        """Start the processes, in the background."""
+        """Start the processes in the background."""
         for process in self._processes:
             self._threads.submit(process.start)
 
     def stop(self) -> None:
-        """End the processes, also those that work."""
+        """Kill the processes, even if they are working."""
         self._threads.stop()
         for process in self._processes:
             process.stop()
 
     @property
     def pids(self) -> list[int]:
-        """Return the ids of the processes that run."""
+        """Return the ids of the running processes."""
         return [process.pid for process in self._processes if process.pid is not None]
 
     async def run(
@@ -87,13 +89,14 @@ class Sandbox:
         client: str = "",
         param: str | None = None,
     ) -> Any:
-        """Return `function(*arguments)`.
+        """Call `function(*arguments)` in a process, and return its result.
 
-        client: whose turn it takes. param: the parameter of the request that the work is for.
+        client: the client whose turn is used. param: the parameter of the request that the work is
+        for, for error messages.
 
-        Raises ValueError with its message if the function does, `ApiError` 400 if the work takes
-        too much time or memory, 429 and 503 if the processes are busy, and `SandboxFault` if the
-        function raises anything else.
+        Raises ValueError with the function's message if the function does, `ApiError` 400 if the
+        work takes too much time or memory, 429 and 503 if the processes are busy, and
+        `SandboxFault` if the function raises any other exception.
         """
         running = self._threads.run(
             client,
@@ -113,7 +116,8 @@ class Sandbox:
     def _run(
         self, function: Callable[..., Any], arguments: tuple[Any, ...], submitted_at: float
     ) -> tuple[Status, bytes]:
-        """Let a process call a function, unless it had to wait for too long."""
+        """Call a function in an idle process. The status is BUSY if none was idle within the time
+        limit of a call."""
         process = self._idle.get()
         try:
             if time.monotonic() - submitted_at > self._seconds:
@@ -133,9 +137,11 @@ class Sandbox:
 
 
 class _Process:
-    """A process, which is started for its first task, and again after one that ended it.
+    """A process, which is started by `start` or for its first task, and again after one that ended
+    it.
 
-    memory: in bytes. Only one thread at a time may call `start` and `run`.
+    memory: in bytes. seconds: time limit of a task. Only one thread at a time may call `start` and
+    `run`.
     """
 
     def __init__(self, memory: int, seconds: float):
@@ -169,24 +175,25 @@ class _Process:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env=environment,
-            start_new_session=True,  # A signal from a terminal is for the server alone.
+            start_new_session=True,  # Ctrl-C in a terminal is only for the server.
         )
 
     def stop(self) -> None:
-        """End the process, for good."""
+        """Kill the process for good."""
         with self._lock:
             self._is_stopped = True
             if self._process is not None:
                 self._process.kill()
 
     def run(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Status, bytes]:
-        """Let the process call a function; return what became of it, and the answer's bytes."""
+        """Call a function in the process. Return the status of the task, and the encoded result or
+        the error message."""
         self.start()
         process = self._process
         if process is None:
             return Status.BUSY, b""
         assert process.stdout is not None
-        if not self._is_ready:  # The time in which it starts is not the task's.
+        if not self._is_ready:  # Starting is not part of the task's time.
             self._is_ready = process.stdout.read(1) == READY
         if not self._is_ready:
             return self._replaced(process, Status.BUSY)
@@ -210,13 +217,14 @@ class _Process:
         return answer
 
     def _replaced(self, process: subprocess.Popen[bytes], status: Status) -> tuple[Status, bytes]:
-        """End a process that has failed, and start another. Returns what became of its task."""
+        """Kill a process that has failed, and start another. Returns the status of its task, and no
+        content."""
         process.kill()
         if (code := process.wait()) == -signal.SIGPROF:
             status = Status.SLOW
         for pipe in (process.stdin, process.stdout):
             assert pipe is not None
-            with contextlib.suppress(OSError):  # What the process has not read is flushed here.
+            with contextlib.suppress(OSError):  # Closing flushes what was not read.
                 pipe.close()
         with self._lock:
             self._process = None
@@ -230,7 +238,8 @@ class _Process:
 def _exchange(
     process: subprocess.Popen[bytes], tasks: list[bytes], *, most_bytes: int
 ) -> tuple[Status, bytes] | None:
-    """Send a task, and read the answer: None if the process ends before, or sends nonsense."""
+    """Send a task, and return the answer; None if the process ends before, or sends something
+    invalid. tasks: the pickled function, and its pickled arguments."""
     assert process.stdin is not None and process.stdout is not None
     try:
         for task in tasks:

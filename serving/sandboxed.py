@@ -1,9 +1,9 @@
-"""The program of a process of `serving.sandbox.Sandbox`: calls functions on what clients send.
+"""The program of a process of `serving.sandbox.Sandbox`: calls functions on untrusted input.
 
 python -m serving.sandboxed MEMORY_BYTES SECONDS [MODULE ...]
 
 Reads pickled functions and arguments from standard input, and writes each result to standard
-output, until the input ends. This module imports no JAX, nor may those of the functions.
+output, until the input ends. Neither this module nor those of the functions may import JAX.
 """
 
 import contextlib
@@ -24,17 +24,18 @@ from typing import Any, BinaryIO
 import numpy as np
 
 LENGTH_BYTES = 8
+"""Size of the length, little-endian, before each function, arguments and result."""
 READY = b"!"
-"""What a process writes when it can take tasks."""
+"""Written by a process when it can take tasks."""
 
 MAPPED_BYTES = 1 << 30
-"""Address space beside the memory, for programs and libraries, which are mapped and mostly not
-read."""
+"""Address space beyond the memory limit, for programs and libraries, which are mapped and mostly
+not loaded."""
 
 
 class Status(enum.IntEnum):
-    """What became of a task: a result, a ValueError, another exception; too much memory, too much
-    time; no process was there in time."""
+    """The outcome of a task. DONE: a result. REFUSED: a ValueError. FAULT: another exception.
+    LARGE: too much memory. SLOW: too much time. BUSY: no process was ready in time."""
 
     DONE = 0
     REFUSED = 1
@@ -45,8 +46,8 @@ class Status(enum.IntEnum):
 
 
 def encoded(result: Any) -> bytes:
-    """Return a result as bytes: each part of a tuple with a line of JSON before it. Raises
-    TypeError for what is neither an array nor JSON."""
+    """Return a result as bytes: each array or JSON value after a line of JSON that describes it.
+    Raises TypeError for anything else."""
     file = io.BytesIO()
     for part in result if isinstance(result, tuple) else (result,):
         if isinstance(part, np.ndarray):
@@ -60,7 +61,8 @@ def encoded(result: Any) -> bytes:
 
 
 def decoded(content: bytes) -> Any:
-    """Return the result that `encoded` wrote. Raises ValueError for anything else."""
+    """Return the result that `encoded` wrote. Raises ValueError, KeyError or TypeError for other
+    bytes."""
     parts, place, is_tuple = [], 0, False
     while place < len(content):
         end = content.index(b"\n", place)
@@ -75,14 +77,14 @@ def decoded(content: bytes) -> Any:
 
 
 def main(memory: int, seconds: float, modules: list[str]) -> None:
-    """Do the tasks on standard input until it ends.
+    """Run the tasks on standard input until it ends.
 
-    memory: in bytes. seconds: processor time of a task, after which the process is killed, also if
-    the server is not there any more.
+    memory: in bytes. seconds: processor time of a task, after which a signal ends the process, even
+    if the server has ended. modules: imported at the start.
     """
-    for name in ("SIGINT", "SIGTERM"):  # It ends with the server, or is killed by it.
+    for name in ("SIGINT", "SIGTERM"):  # It ends with its input, or is killed.
         signal.signal(getattr(signal, name), signal.SIG_IGN)
-    # What libraries print must not get among the results.
+    # The results get a copy of standard output, so that output of libraries can't mix with them.
     source, sink = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     nothing = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1):
@@ -105,7 +107,7 @@ def main(memory: int, seconds: float, modules: list[str]) -> None:
 
 
 def limit(memory: int) -> None:
-    """Bound what this process takes: memory, and files, of which it needs none to write."""
+    """Limit this process to so many bytes of memory, and forbid it to write files or core dumps."""
     bounds = {"RLIMIT_DATA": memory, "RLIMIT_AS": memory + MAPPED_BYTES}
     for name, bound in (bounds | {"RLIMIT_FSIZE": 0, "RLIMIT_CORE": 0}).items():
         with contextlib.suppress(AttributeError, OSError, ValueError):  # Not every system has all.

@@ -1,4 +1,4 @@
-"""Runs the application: listens, and ends in good order when it is told to."""
+"""Runs the application in uvicorn: opens the socket, and stops gracefully at a signal."""
 
 import asyncio
 import logging
@@ -24,26 +24,28 @@ from serving.protocol import HttpProtocol
 from serving.service import Service
 
 SECONDS_BETWEEN_LOOKS = 0.05
+"""Time between two checks of whether the server should stop, and whether it has drained."""
 
 FAREWELL_SECONDS = 1.0
-"""Time to tell the clients whose answers are given up."""
+"""Time to send an error to the clients whose answers are given up."""
 
 LAST_ONES_SECONDS = 0.2
-"""Time to answer requests that came when the server stopped listening."""
+"""Time to answer requests that arrived just before the server stopped accepting connections."""
 
 THREADS_SECONDS = 1.0
-"""Time for threads to end at the end of the process."""
+"""Time to wait for running threads before the process exits."""
 
 BACKLOG = 1024
-"""Connections that the system keeps until they are accepted."""
+"""Maximum number of connections that the operating system queues until they are accepted."""
 
 
 class Server(uvicorn.Server):
-    """A server that finishes what it has accepted.
+    """A server that finishes the accepted requests before it stops.
 
-    At SIGTERM or SIGINT it is not ready any more and takes no further requests, but still says so
-    to those who ask. It ends when all requests are answered, or after `drain_seconds`; at a second
-    signal at once. It also ends when the model has failed, so that it is started again.
+    From SIGTERM or SIGINT on it is not ready, and refuses new requests with status 503; it still
+    accepts connections to do so. It stops when all requests are answered, or after `drain_seconds`;
+    a second signal ends that wait. It also stops when the model has failed, so that a supervisor
+    can restart it.
     """
 
     def __init__(self, app: ASGIApp, service: Service, limits: Serve):
@@ -65,12 +67,12 @@ class Server(uvicorn.Server):
         self._signals = 0
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to stop; at a second signal, stop at once."""
+        """Begin to drain. Further signals are counted: they end the waits of `_drain`."""
         self._signals += 1
         self._service.is_draining = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to accept connections."""
+        """Begin to accept connections on `sockets`, which are listening."""
         await super().startup([])
         connections = Connections(allow_connections(self._limits.max_connections))
         protocol = partial(
@@ -85,14 +87,15 @@ class Server(uvicorn.Server):
         self._acceptor = Acceptor(sockets or (), protocol, connections, silent_seconds=seconds)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop listening, tell the last ones who came that it stops, and close all connections."""
+        """Stop accepting connections, let requests that have just arrived be refused, and close all
+        connections."""
         self._acceptor.close()
         await asyncio.sleep(LAST_ONES_SECONDS)
         self._acceptor.close_silent()
         await super().shutdown(sockets)
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
-        """Answer until a signal comes, and then until all is answered."""
+        """Answer requests until a signal comes, then drain and stop."""
         asyncio.get_running_loop().set_default_executor(_Threads())
         starting = asyncio.ensure_future(self._service.start())
         draining = asyncio.ensure_future(self._drain())
@@ -116,7 +119,8 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
     async def _wait_for_answers(self, seconds: float, *, most_signals: int) -> None:
-        """Wait until all answers are written, or for so long; a further signal ends it."""
+        """Wait until all answers are sent, for at most `seconds`. The wait ends early once more
+        than `most_signals` signals have come."""
         now = asyncio.get_running_loop().time
         deadline = now() + seconds
         while (
@@ -131,16 +135,17 @@ class Server(uvicorn.Server):
 
 
 class _Threads(ThreadPoolExecutor):
-    """Threads for work beside the event loop, whose end nobody waits for."""
+    """The event loop's default executor. Its shutdown does not wait for running threads."""
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         super().shutdown(wait=False, cancel_futures=True)
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Open the socket. Raises `UsageError` if the address can't be used."""
+    """Return a socket that listens at an address. Raises `UsageError` if the address can't be
+    used."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # asyncio sends small parts at once (TCP_NODELAY) only where the protocol is named.
+    # asyncio sets TCP_NODELAY, which sends small parts at once, only if the protocol is given.
     opened = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -153,7 +158,8 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def run(app: ASGIApp, service: Service, limits: Serve, opened: socket.socket) -> int:
-    """Answer requests until a signal comes. Return the exit status."""
+    """Answer requests at the listening socket until a signal comes. Return the exit status: 1 if
+    the model has failed, else 0."""
     set_up_logging()
     server = Server(app, service, limits)
     address, port = opened.getsockname()[:2]
@@ -166,8 +172,8 @@ def run(app: ASGIApp, service: Service, limits: Serve, opened: socket.socket) ->
 
 
 def leave_if_busy(status: int) -> None:
-    """End the process if threads are still at work, such as one that compiles: the interpreter
-    would wait for them."""
+    """Exit the process with `status` if threads still run after `THREADS_SECONDS`, such as one that
+    compiles: at a normal exit, the interpreter would wait for them."""
     deadline = time.monotonic() + THREADS_SECONDS
     for thread in threading.enumerate():
         if thread is not threading.current_thread():

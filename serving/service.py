@@ -1,4 +1,4 @@
-"""What a server answers with: the restored model, the thread it works in, and its limits."""
+"""The state that all routes share: the loaded model, the thread that runs it, and the limits."""
 
 import asyncio
 import gc
@@ -32,35 +32,39 @@ from serving.worker import Lane, Worker
 FormType = TypeVar("FormType", bound=Form)
 
 SMALLEST_ROOM = 128
-"""Least number of tokens for which slots have room."""
+"""Minimum number of tokens for which programs with less room than the model's context are
+compiled."""
 
 SIZES = (1, 4)
-"""Numbers of slots or rows, beside the largest, for which programs are compiled."""
+"""Numbers of slots, or of rows of a batch, for which programs are compiled in addition to the
+largest."""
 
 GC_THRESHOLDS = (700, 10, 10)
-"""Numbers of new objects, and of collections, after which garbage is collected: Python's own."""
+"""The default arguments of `gc.set_threshold`, which `run_verb` raises for start-up."""
 
 CHECK_SECONDS = 60.0
-"""Least time between two checks of a model whose batches fail."""
+"""Minimum time between two checks of a model whose batches fail."""
 
 
 class Failure:
-    """Stands for the output of an input whose batch failed, through no fault of the input."""
+    """Takes the place of the output of each input in a batch that failed unexpectedly."""
 
 
 class Service:
     """The model of a server, and everything that its routes share.
 
-    name: the model's name in requests. limits: the section `serve` of the configuration. `texts` is
-    there if the model writes texts token by token. sandbox: where files are decoded and
-    conversations rendered. in_flight: number of requests being answered. report: the report of the
-    training, HTML; None if there is none.
+    name: the model's name in requests. limits: the section `serve` of the configuration. report:
+    the HTML report of the training run; None if there is none.
+
+    texts: generates texts; None unless the model generates text token by token. sandbox: decodes
+    files and renders conversations. in_flight: number of requests that are being answered.
     """
 
     def __init__(
         self, model: LoadedModel, *, name: str, limits: Serve, report: bytes | None = None
     ):
-        self.model, self.name, self.limits, self.report = model, name, limits, report
+        self.model = model = model.with_context(limits.max_context)
+        self.name, self.limits, self.report = name, limits, report
         self.created = int(time.time())
         self.predictor = model.default_predictor
         self.metrics = Metrics()
@@ -75,8 +79,8 @@ class Service:
         if isinstance(self.predictor, TextCompletion):
             self._engine = self._build_engine(self.predictor)
             self._warm_ups.append(self._engine.warm_up)
-            # One text more than there are slots, so that the next one is at hand. No client gets
-            # the last slot too.
+            # One text more than there are slots, so that the next one is ready when a slot is free.
+            # While clients share the slots, each of them gets all but one at most.
             kept = 2 if limits.slots > 1 else 0
             self._lanes.append(Lane(self._engine, limits.slots + 1, kept))
         self.worker = Worker(
@@ -98,12 +102,13 @@ class Service:
 
     @property
     def fingerprint(self) -> str:
-        """Return a name for the weights that are served."""
+        """Return the `system_fingerprint` of answers, which names the step of the checkpoint."""
         return f"fp_step_{self.model.restored.step}"
 
     @property
     def row_sizes(self) -> list[int]:
-        """Return the numbers of rows for which programs are compiled, in rising order."""
+        """Return the numbers of slots or rows for which programs are compiled, in ascending
+        order."""
         slots = self.limits.slots
         return sorted({*(size for size in SIZES if size < slots), slots})
 
@@ -114,11 +119,13 @@ class Service:
         most_rows: int,
         warm_up: Callable[[], None],
     ) -> Lane:
-        """Add a lane whose inputs are answered in batches. To be called before `start`.
+        """Add and return a lane whose inputs are answered in batches. To be called before `start`.
 
-        answer: returns the outputs for at most `most_rows` inputs, in order. If it raises, each
-        output is a `Failure`. warm_up: calls it with every shape that it can meet; if that raises
-        too, the model has failed.
+        answer: returns the outputs for at most `most_rows` inputs, in order; raises `UsageError`
+        for an input that can't be answered. After any other exception, each output of the batch is
+        a `Failure`. warm_up: calls `answer` with every shape that can occur, which compiles its
+        programs. It also checks the model after such a failure: if it raises then, the model has
+        failed.
         """
         contained = _contained(answer, check=warm_up)
         lane = Lane(Batcher(contained, most_rows=most_rows), 2 * most_rows)
@@ -127,7 +134,8 @@ class Service:
         return lane
 
     async def start(self) -> None:
-        """Compile all programs, beside the event loop, and begin to answer."""
+        """Compile all programs in a thread, then start the worker: from then on, requests are
+        answered. An exception while compiling is logged, and the model has failed."""
         began = time.perf_counter()
         self.sandbox.start()
         try:
@@ -136,7 +144,7 @@ class Service:
             await asyncio.to_thread(_collect_often)
         except asyncio.CancelledError:
             raise
-        except BaseException as error:  # A library's panic is no Exception.
+        except BaseException as error:  # A panic in a library of Rust is not an Exception.
             self._fail(error)
             return
         self.worker.start(asyncio.get_running_loop())
@@ -144,11 +152,12 @@ class Service:
         log("ready", seconds=round(time.perf_counter() - began, 1), model=self.name)
 
     def give_up(self) -> None:
-        """End all answers that are not complete, with an error that says to try again."""
+        """End all incomplete answers with an error 503 that asks clients to try again."""
         self.worker.give_up(stopping())
 
     def stop(self) -> None:
-        """End the thread of the model, and the processes of the sandbox."""
+        """Stop the processes of the sandbox, the model's thread, and the thread that compiles
+        grammars."""
         self.sandbox.stop()
         self.worker.stop()
         if self.texts is not None:
@@ -156,7 +165,7 @@ class Service:
 
     @property
     def status(self) -> str:
-        """Return whether requests can be answered: ready, compiling, stopping or failed."""
+        """Return the state of the server: ready, compiling, stopping or failed."""
         if self.has_failed:
             return "failed"
         if self.is_draining:
@@ -164,7 +173,7 @@ class Service:
         return "ready" if self.is_ready else "compiling"
 
     def check_ready(self) -> None:
-        """Raise `ApiError` unless requests can be answered now."""
+        """Raise `ApiError` 503 unless requests can be answered now."""
         if self.has_failed:
             raise try_again("the model has failed: the server must be started again")
         if self.is_draining:
@@ -173,8 +182,9 @@ class Service:
             raise try_again("the model is not ready: its programs are being compiled", seconds=5)
 
     async def read(self, request: Request, form: type[FormType]) -> FormType:
-        """Read the JSON body of a request. Raises `ApiError` for a wrong one, for another model,
-        and if the server can't answer now; if its queue is full, whatever the body has."""
+        """Read, parse and check the JSON body of a request. Raises `ApiError` for an invalid body,
+        for a model that is not served, and if the server can't answer now. A full queue is reported
+        before the body is parsed."""
         self.check_ready()
         limits = self.limits
         body = await read_json_body(
@@ -190,7 +200,8 @@ class Service:
         return filled
 
     def log_content(self, request: Request, event: str, content: Callable[[], Any]) -> None:
-        """Write what a client asked, or was answered, to the log: only with `serve.log_prompts`."""
+        """Log what a client asked or what it was answered, if `serve.log_prompts` is set. content:
+        returns the value to log."""
         if self.limits.log_prompts:
             log(event, request_id=request.state.request_id, content=content())
 
@@ -201,13 +212,13 @@ class Service:
             raise ApiError(404, message, param="model", code="model_not_found")
 
     def client_of(self, request: Request) -> str:
-        """Return whose turn a request takes in the queue: its token's if it had to show one, else
-        its address's."""
+        """Return the client that a request counts for in the queue: the name of its token if it
+        needed one, else its address or IPv6 network."""
         address = request.client.host if request.client else ""
         return request.state.token_name or network_of(address)
 
     def _build_engine(self, predictor: TextCompletion) -> Engine:
-        module: Any = self.model.module  # a model of tokens
+        module: Any = self.model.module  # a language model
         graph, params = nnx.split(module)
         context = predictor.context if module.has_bounded_context else None
         rooms = None
@@ -255,8 +266,8 @@ class Service:
 
 
 def _collect_often() -> None:
-    """Let the garbage collector run as often as it does by default, but over new objects only: a
-    few objects of a request can hold megabytes of its body."""
+    """Exclude all objects that exist now from garbage collection, and collect at the default rate
+    again: reference cycles of a few objects can hold megabytes of a request's body."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
@@ -267,9 +278,9 @@ def _contained(
 ) -> Callable[[Sequence[Any]], Iterable[Any]]:
     """Return `answer` with a `Failure` for each input of a batch that fails unexpectedly.
 
-    check: computes what has worked before. If it raises too, the fault is not in the inputs, which
-    a client chooses, but in the model or its accelerator: the exception is passed on. As it may
-    take long, it is computed at most every `CHECK_SECONDS`.
+    check: repeats a computation that has worked before. If it raises too, the cause is not the
+    inputs, which a client chooses, but the model or its accelerator, and the exception is passed
+    on. As it may take long, it runs at most once in `CHECK_SECONDS`.
     """
     next_check = 0.0
 

@@ -1,4 +1,5 @@
-"""Texts that the engine writes: from the forms of requests to jobs, and their events."""
+"""Text generation: turns the forms of requests into jobs of the engine, and their progress into
+events."""
 
 import asyncio
 import json
@@ -25,16 +26,17 @@ from serving.threads import FairThreads
 from serving.worker import Lane, Worker
 
 LEAST_TOP_P = 1e-6
-"""Stands for a `top_p` of 0, which leaves the likeliest token alone too."""
+"""Replaces a `top_p` of 0. Like 0, it leaves only the likeliest token."""
 
 MOST_GRAMMARS = 16
-"""Requests of a client whose schemas are compiled, or wait for it; further ones are refused."""
+"""Maximum number of requests of a client whose grammars are being compiled, or wait for it; others
+are refused."""
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A part of a text that grows. index: which text of the request. logprobs: those of its tokens;
-    completion: the whole text, with its last part."""
+    """A new part of a generated text. index: the number of the text in the request. logprobs: those
+    of the part's tokens. completion: the complete text if this is its last part, else None."""
 
     index: int
     text: str
@@ -44,7 +46,9 @@ class Piece:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt: its text, the ids that the model reads, and how many of them open the document."""
+    """A prompt. text: as the client sent it, or decoded from its token ids; empty for a
+    conversation. ids: the tokens that the model reads. opening: how many of them only mark the
+    beginning of the document."""
 
     text: str
     ids: tuple[int, ...]
@@ -52,18 +56,19 @@ class Prompt:
 
 
 class TokenTexts:
-    """What each token of a vocabulary is as text and as bytes."""
+    """Converts the tokens of a vocabulary to text and to bytes."""
 
     def __init__(self, tokenizer: Tokenizer):
         self._tokenizer = tokenizer
         self._specials = {number: name for name, number in tokenizer.special_tokens().items()}
         try:
             self._pieces: list[bytes] | None = TokenBytes(tokenizer).pieces
-        except ValueError:  # A text is not the joined bytes of its tokens.
+        except ValueError:  # A text is not the concatenation of its tokens' bytes.
             self._pieces = None
 
     def bytes_of(self, token: int) -> bytes | None:
-        """Return the bytes that a token writes; None if it writes none of its own."""
+        """Return the bytes of a token's text; None for a special token, and for one without a text
+        of its own."""
         if token in self._specials:
             return None
         if self._pieces is not None:
@@ -71,7 +76,8 @@ class TokenTexts:
         return self._tokenizer.decode([token]).encode()
 
     def text(self, token: int) -> str:
-        """Return a token as text: a part of a character as `bytes:\\xe2`, as OpenAI does."""
+        """Return a token as text. Bytes that are only a part of a character are written like
+        `bytes:\\xe2`, as OpenAI does."""
         if token in self._specials:
             return self._specials[token]
         content = self.bytes_of(token) or b""
@@ -82,10 +88,10 @@ class TokenTexts:
 
 
 class TextWriter:
-    """Writes the texts of requests with an engine that other requests share.
+    """Generates the texts of requests with an engine that all requests share.
 
-    tokenizer: encodes prompts as they are. context: the number of tokens that the model can attend
-    to; None if that is unlimited.
+    tokenizer: encodes prompts as they are, without a chat template. context: the number of tokens
+    that the model can attend to; None if it is unlimited.
     """
 
     def __init__(
@@ -101,16 +107,17 @@ class TextWriter:
         self._engine, self._lane, self._worker = engine, lane, worker
         self.tokenizer, self.context, self._limits = tokenizer, context, limits
         self.tokens = TokenTexts(tokenizer)
-        # Of its own, so that schemas which take long delay only each other.
+        # A thread of its own, so that schemas that take long to compile delay only each other.
         self._grammar_thread = FairThreads(1, most_of_one=MOST_GRAMMARS, name="grammar")
 
     def stop(self) -> None:
-        """End the thread in which grammars are compiled; one that takes long is not waited for."""
+        """Stop the thread that compiles grammars, without waiting for one that is being
+        compiled."""
         self._grammar_thread.stop()
 
     async def prompts(self, given: Sequence[str | Sequence[int]]) -> list[Prompt]:
-        """Return prompts as tokens, without blocking the event loop: a text opens as a document
-        does, and ids stay as they are. Raises `ApiError` for more than the queue can take."""
+        """Tokenize prompts in a thread. A text gets the tokens that open a document; ids are kept
+        as they are. Raises `ApiError` for more than the queue can take."""
         ids = sum(len(prompt) for prompt in given if not isinstance(prompt, str))
         self._worker.check_room(len(given), ids)
         return await asyncio.to_thread(lambda: [self._prompt(prompt) for prompt in given])
@@ -123,7 +130,8 @@ class TextWriter:
         return Prompt(given, (*opening.tolist(), *ids.tolist()), len(opening))
 
     def room(self, prompt_tokens: int) -> int:
-        """Return the number of tokens that an answer to a prompt can have."""
+        """Return the maximum number of tokens of an answer to a prompt with `prompt_tokens`
+        tokens."""
         most = self._limits.max_tokens
         return most if self.context is None else max(min(self.context - prompt_tokens + 1, most), 1)
 
@@ -136,11 +144,11 @@ class TextWriter:
         param: str,
         **options: Any,
     ) -> list[Job]:
-        """Make the jobs of a request: for each prompt, `form.n`, without blocking the event loop.
+        """Return the jobs of a request, `form.n` for each prompt. They are made in a thread.
 
-        client: whose request it is. param: the parameter that prompts stand in. options: fields of
-        `inference.predictors.completion.TextCompletion`. Raises `ApiError` for what the engine
-        refuses, and for more than the queue can take.
+        client: the client that sent the request. param: the parameter that contains the prompts,
+        for error messages. options: fields of `inference.predictors.completion.TextCompletion`.
+        Raises `ApiError` for what the engine refuses, and for more than the queue can take.
         """
         tokens = form.n * sum(len(prompt.ids) for prompt in prompts)
         self._worker.check_room(form.n * len(prompts), tokens)
@@ -171,8 +179,8 @@ class TextWriter:
     def answers(
         self, jobs: Sequence[Job], *, client: str, arrival: Arrival, is_streamed: bool
     ) -> Answers:
-        """Return the answers of jobs: the parts that grow are `Piece`s. client: whose they are.
-        arrival: when their request came."""
+        """Return the answers of jobs. If they are streamed, the contents of their events are
+        `Piece`s. client, arrival: who sent the request, and when."""
         answers = Answers(
             self._worker,
             self._lane,
@@ -197,15 +205,16 @@ def _pass_on(
     text: str,
     completion: Completion | None,
 ) -> None:
-    """Pass on a part of a job's text with the log-probabilities that are new. passed: their number
-    before."""
+    """Pass on a part of a job's text, with the log-probabilities that the job has got since the
+    last part. passed: a list of one number, how many log-probabilities have been passed on; it is
+    updated."""
     logprobs = job.logprobs[passed[0] :]
     passed[0] = len(job.logprobs)
     part(index, Piece(index, text, logprobs, completion))
 
 
 async def pieces(answers: Answers, jobs: Sequence[Job]) -> AsyncIterator[Piece]:
-    """Yield the parts of texts as they come. Raises `ApiError` for a text that failed."""
+    """Yield the parts of texts as they are generated. Raises `ApiError` for a text that failed."""
     async for event in answers:
         if event.is_end or event.content.completion is not None:
             check(jobs[event.index])
@@ -214,13 +223,13 @@ async def pieces(answers: Answers, jobs: Sequence[Job]) -> AsyncIterator[Piece]:
 
 
 async def completions(answers: Answers, jobs: Sequence[Job]) -> list[Completion]:
-    """Return all texts, complete. Raises `ApiError` for a text that failed."""
+    """Wait for all texts, and return them. Raises `ApiError` for a text that failed."""
     await answers.wait()
     return [check(job) for job in jobs]
 
 
 def check(job: Job) -> Completion:
-    """Return the text of a job that is done. Raises `ApiError` if it failed."""
+    """Return the completion of a job that is done. Raises `ApiError` if the job failed."""
     if job.error is not None:
         raise as_api_error(job.error)
     if job.completion is None or job.completion.finish == "cancelled":
@@ -229,7 +238,8 @@ def check(job: Job) -> Completion:
 
 
 def usage(jobs: Sequence[Job], texts_per_prompt: int) -> Usage:
-    """Count the tokens of a request's jobs; those of each prompt once."""
+    """Return the token counts of a request. texts_per_prompt: number of consecutive jobs with the
+    same prompt, which is counted once."""
     read = sum(job.prompt_tokens for job in jobs[::texts_per_prompt])
     written = sum(job.completion.tokens for job in jobs if job.completion is not None)
     return Usage(
@@ -247,8 +257,8 @@ def usage(jobs: Sequence[Job], texts_per_prompt: int) -> Usage:
 
 
 def writing_fields(form: WritingForm) -> dict[str, Any]:
-    """Return the fields of `TextCompletion` that a form sets. Without a seed, each request draws
-    other texts."""
+    """Return the fields of `TextCompletion` that a form sets. Without a seed in the form, a random
+    one is set."""
     seed = secrets.randbits(32) if form.seed is None else _seed_of(form.seed)
     fields: dict[str, Any] = {
         name: getattr(form, name)
@@ -271,7 +281,8 @@ def writing_fields(form: WritingForm) -> dict[str, Any]:
 
 
 def constraint_fields(wanted: ResponseFormat | None) -> dict[str, str]:
-    """Return the field of `TextCompletion` for the form of an answer."""
+    """Return the fields of `TextCompletion` that constrain the answer to `response_format`; none
+    for text. Raises `ApiError` if the schema is missing."""
     if wanted is None or wanted.type == "text":
         return {}
     if wanted.type == "json_object":
@@ -282,6 +293,6 @@ def constraint_fields(wanted: ResponseFormat | None) -> dict[str, str]:
 
 
 def _seed_of(seed: int) -> int:
-    """Return a seed of 32 bits for one of 64."""
+    """Return a seed of 32 bits for a seed of 64 bits."""
     seed &= 2**64 - 1
     return (seed ^ seed >> 32) & 0xFFFFFFFF

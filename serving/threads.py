@@ -1,4 +1,4 @@
-"""Threads for work that takes long, which clients share fairly."""
+"""A thread pool for long calls, which clients share fairly."""
 
 import asyncio
 import threading
@@ -22,10 +22,10 @@ class _Call(Future[Any]):
 
 
 class FairThreads:
-    """Calls functions in `count` threads: those of different clients in turns.
+    """Calls functions in `count` threads, and takes turns between clients.
 
-    most_of_one: number of calls that a client may have, running or waiting, if no other one has
-    any; all clients together may have twice as many. name: the threads' name.
+    most_of_one: number of calls, running or waiting, that a client may have while no other client
+    has any; all clients together may have twice as many. name: prefix of the threads' names.
     """
 
     def __init__(self, count: int, *, most_of_one: int, name: str):
@@ -35,18 +35,17 @@ class FairThreads:
         self._lock = threading.Lock()
 
     def submit(self, function: Callable[[], Any]) -> None:
-        """Let a thread call a function that is nobody's, such as one that prepares the others."""
+        """Call a function in a thread on behalf of no client, for example to start a process."""
         self._executor.submit(function)
 
     async def run(self, client: str, function: Callable[[], Result], *, full: str) -> Result:
-        """Return `function()`, called in a thread when it is its turn.
+        """Call a function in a thread when it is the client's turn, and return its result.
 
-        full: the message of the `ApiError` 429 that is raised if the client has too many calls.
-        Raises `ApiError` 503 after `stop`. A call is given up if the caller is cancelled before it
-        has begun.
+        Raises `ApiError` 429 with the message `full` if the client has too many calls, and 503
+        after `stop`. If the caller is cancelled before the call has begun, the call is dropped.
         """
         call = _Call(function)
-        del function  # It should be free when the call is done, and not wait for the caller.
+        del function  # It is freed when the call is done, even if the caller still waits.
         with self._lock:
             if not self._room.take(client, 1):
                 raise try_again(full, status=429, seconds=2)
@@ -60,7 +59,7 @@ class FairThreads:
         return await asyncio.wrap_future(call)
 
     def stop(self) -> None:
-        """Begin no further calls; end those that wait with an error."""
+        """Begin no further calls: those that wait raise `ApiError` 503."""
         self._executor.shutdown(wait=False, cancel_futures=True)
         while (call := self._take()) is not None:
             if call.set_running_or_notify_cancel():
@@ -73,16 +72,17 @@ class FairThreads:
     def _run_next(self) -> None:
         call = self._take()
         if call is None or not call.set_running_or_notify_cancel():
-            return  # It was given up.
+            return  # The call was cancelled.
         try:
             call.set_result(call.function())
         except BaseException as error:
             call.set_exception(error)
         finally:
-            del call  # An error's traceback holds this frame: they would be a cycle.
+            del call  # Without this: a cycle of the call, its error, the traceback and this frame.
 
     def _leave(self, client: str, call: "Future[Any]") -> None:
-        """Forget a call that is done or given up: its future may be kept for a while."""
+        """Remove a call that is done or cancelled, and free its function: the future may live
+        longer."""
         assert isinstance(call, _Call)
         with self._lock:
             self._waiting.remove(client, call)

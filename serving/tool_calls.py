@@ -1,4 +1,4 @@
-"""Calls of tools in texts, in the form of Hermes: `<tool_call>{"name": ..., "arguments":
+"""Tool calls in texts, in the format of Hermes: `<tool_call>{"name": ..., "arguments":
 {...}}</tool_call>`."""
 
 import json
@@ -15,7 +15,7 @@ OPENING, CLOSING = "<tool_call>", "</tool_call>"
 
 @dataclass(frozen=True)
 class ToolCall:
-    """A call. arguments: a JSON object, as text. id: a name of the call, made here."""
+    """A tool call. arguments: a JSON object, as text. id: a random id."""
 
     name: str
     arguments: str
@@ -23,20 +23,21 @@ class ToolCall:
 
 
 class ToolCallReader:
-    """Finds the calls in a text that grows.
+    """Finds the tool calls in a text that arrives in parts.
 
-    most_calls: what follows this many calls is dropped; None for no bound. What looks like a call
-    but is none stays in the text. White space around calls is dropped.
+    most_calls: text after this many calls is dropped; None: no limit. Anything that begins like a
+    call but is not a valid one stays in the text. White space around calls is dropped.
     """
 
     def __init__(self, *, most_calls: int | None = None):
         self._most_calls, self._calls = most_calls, 0
         self._rest = ""  # what may still become a call, or white space before one
         self._is_after_call = False
-        self._closings = 0  # that were found in the rest, which is no call up to them
+        self._closings = 0  # in the rest, at the last attempt to read a call
 
     def read(self, text: str, *, is_end: bool = False) -> list[str | ToolCall]:
-        """Return what is certain after this part of the text, in its order: texts and calls."""
+        """Add a part of the text. Return, in order, the texts and calls that later parts can't
+        change. is_end: whether it is the last part."""
         self._rest += text
         found: list[str | ToolCall] = []
         while self._rest and (parts := self._next(is_end)):
@@ -44,7 +45,7 @@ class ToolCallReader:
         return found
 
     def _next(self, is_end: bool) -> Sequence[str | ToolCall]:
-        """Return the next parts of the rest, and remove them from it; none: more is needed."""
+        """Remove and return the next texts and calls in the rest; empty if more text is needed."""
         if self._calls == self._most_calls:
             self._rest = ""
             return []
@@ -65,7 +66,8 @@ class ToolCallReader:
         return [call]
 
     def _plain(self, length: int) -> Sequence[str | ToolCall]:
-        """Remove a text from the rest; return it, without white space after a call."""
+        """Remove `length` characters from the rest. Return them as text, without white space after
+        a call."""
         if not length:
             return []
         text, self._rest = self._rest[:length], self._rest[length:]
@@ -76,8 +78,8 @@ class ToolCallReader:
 
 
 def _held_back(text: str) -> int:
-    """Return how many characters at the end may belong to a call: white space, and a beginning of
-    the opening."""
+    """Return the number of characters at the end that may belong to a call: white space, and a
+    beginning of the opening tag."""
     start = next(
         (n for n in range(len(OPENING) - 1, 0, -1) if text.endswith(OPENING[:n])),
         0,
@@ -87,9 +89,10 @@ def _held_back(text: str) -> int:
 
 
 def _call_in(text: str, start: int, *, is_end: bool) -> tuple[ToolCall | None, int]:
-    """Return the call whose JSON begins at `start`, and where it ends; None if there is none.
+    """Return the call whose JSON begins at `start`, and the position after it; None and `start` if
+    there is no valid call.
 
-    is_end: whether no text follows; then a part of the closing, or nothing, is enough.
+    is_end: whether the text is complete; if so, the closing tag may be cut off or missing.
     """
     content = text[start:].lstrip()
     try:
@@ -108,8 +111,8 @@ def _call_in(text: str, start: int, *, is_end: bool) -> tuple[ToolCall | None, i
 
 
 def _unicode(text: str) -> str:
-    """Return a text that UTF-8 can hold: half of a surrogate pair, as JSON can escape it, becomes a
-    question mark."""
+    """Return a text that UTF-8 can encode: half of a surrogate pair, which JSON can escape, becomes
+    a question mark."""
     return text.encode(errors="replace").decode()
 
 
@@ -121,11 +124,11 @@ _DECODER = json.JSONDecoder(parse_constant=_no_constant)
 
 
 def call_grammar(tools: Sequence[Tool], *, is_required: bool, may_repeat: bool) -> str:
-    """Return the grammar, in Lark's syntax, of a text whose calls are those of `tools`.
+    """Return the grammar, in Lark's syntax, of texts whose calls match `tools`.
 
-    is_required: whether the text is a call; otherwise it is any text with calls in it, or without.
-    may_repeat: whether such a text may have several calls. Raises `ApiError` for parameters that
-    are not a JSON schema.
+    is_required: whether the text must be a call; otherwise it may be any text, with or without
+    calls. may_repeat: whether a text that need not be a call may contain several. Raises `ApiError`
+    for parameters that are not a JSON schema.
     """
     if is_required:
         lines = [f'start: "{OPENING}" call']

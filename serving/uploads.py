@@ -1,6 +1,6 @@
 """Reads uploads: bodies of multipart/form-data with one file, and bodies that are a file.
 
-Everything stays in memory, and is bounded while it is read. Names of files are ignored.
+Everything stays in memory, and its size is checked while it is read. File names are ignored.
 """
 
 import asyncio
@@ -19,13 +19,14 @@ from serving.queueing import Room
 from serving.responses import ClientLeft
 
 FILE = "file"
-"""Name of the part with the file."""
+"""Name of the part that contains the file."""
 
 MOST_PARTS = 64
 MOST_FIELD_BYTES = 1 << 16
-"""Size of all parts but the file, their headers and names included."""
+"""Maximum size of a multipart body's fields and of the headers of all its parts, together."""
 
 ENCODINGS = ("", "binary", "8bit", "7bit")
+"""Accepted values of a part's Content-Transfer-Encoding: with them, the data is unchanged."""
 
 
 @dataclass
@@ -37,7 +38,7 @@ class Upload:
 
 
 class Uploads:
-    """Reads uploads, within the limits of a server for each of them and for all together."""
+    """Reads uploads, within the server's limits for a single upload and for all in memory."""
 
     def __init__(self, limits: Serve):
         self._limits = limits
@@ -53,12 +54,13 @@ class Uploads:
     async def open(
         self, request: Request, *, client: str, file_types: Sequence[str] = ()
     ) -> AsyncIterator[Upload]:
-        """Read the upload of a request. It counts among those in memory until the block ends.
+        """Read the upload of a request. It counts as one of those in memory until the `async with`
+        block ends.
 
-        client: whose upload it is. file_types: types of bodies that are the file itself, such as
-        "image/"; the fields then stand in the query of the URL. Raises `ApiError` for a body of
-        another type, one that is malformed, has no file or several, is too large, or takes too
-        long.
+        client: the client that sends it. file_types: beginnings of Content-Types, such as "image/",
+        of bodies that are the file itself; their fields are in the query of the URL. Raises
+        `ApiError` for a body that has another type, is malformed, has no file or several, is too
+        large, or takes too long, and 429 if there is no room for it in memory.
         """
         kind, options = parse_options_header(request.headers.get("content-type", ""))
         upload = Upload()
@@ -82,7 +84,7 @@ class Uploads:
                 if not self._room.take(client, len(chunk)):
                     raise try_again("too many files are being uploaded: try later", status=429)
                 held += len(chunk)
-                await asyncio.to_thread(self._take, reader, chunk)  # One of line ends takes long.
+                await asyncio.to_thread(self._take, reader, chunk)  # Parsing line ends takes long.
             reader.end()
             upload.file = bytes(reader.content)
             reader.content.clear()
@@ -102,7 +104,8 @@ class Uploads:
 
 
 async def _chunks(request: Request, most_bytes: int, seconds: float) -> AsyncIterator[bytes]:
-    """Yield the body of a request, of at most `most_bytes`, that comes within `seconds`."""
+    """Yield the chunks of a request's body. Raises `ApiError` 413 above `most_bytes`, and 408 after
+    `seconds`."""
     check_encoding(request)
     check_length(request, most_bytes)
     deadline = asyncio.get_running_loop().time() + seconds
@@ -124,30 +127,30 @@ async def _chunks(request: Request, most_bytes: int, seconds: float) -> AsyncIte
 
 
 class _Reader:
-    """Takes the body of a request piece by piece. content: what it has of the file."""
+    """Reads the body of a request chunk by chunk. content: the bytes of the file so far."""
 
     def __init__(self, upload: Upload):
         self._upload, self.content = upload, bytearray()
 
     def write(self, chunk: bytes) -> None:
-        """Take a piece. Raises `ApiError` for what is wrong."""
+        """Process a chunk. Raises `ApiError` for an invalid body."""
         raise NotImplementedError
 
     def end(self) -> None:
-        """Check that the body is complete."""
+        """Raise `ApiError` if the body is incomplete."""
 
 
 class _FileReader(_Reader):
-    """Takes a body that is the file."""
+    """Reads a body that is the file itself."""
 
     def write(self, chunk: bytes) -> None:
         self.content += chunk
 
 
 class _MultipartReader(_Reader):
-    """Takes a body of multipart/form-data.
+    """Reads a body of multipart/form-data.
 
-    Each part has a header with its name; the one named `file` is the file.
+    Each part has a header with its name. The part named `file` is the file; the others are fields.
     """
 
     def __init__(self, upload: Upload, boundary: bytes, most_bytes: int):
@@ -180,7 +183,7 @@ class _MultipartReader(_Reader):
     def write(self, chunk: bytes) -> None:
         try:
             self._parser.write(chunk)
-        except FormParserError:  # Its message has positions, and parts of the body.
+        except FormParserError:  # Its message quotes the body.
             raise invalid("the body is no valid multipart", code="invalid_multipart") from None
 
     def end(self) -> None:
@@ -190,7 +193,7 @@ class _MultipartReader(_Reader):
             message = f"{FILE} is missing: send the file as the part {FILE!r}"
             raise invalid(message, FILE, "missing_required_parameter")
 
-    # ---- What the parser calls. `data` is valid from `start` to `end`.
+    # ---- Callbacks of the parser: the new data is `data[start:end]`.
 
     def _begin(self) -> None:
         self._parts += 1

@@ -1,6 +1,7 @@
-"""The thread that lets the model work: it takes what waits, in fair order, and steps the engine.
+"""The thread that runs the model: it takes waiting work in a fair order, and steps the engine.
 
-The event loop's thread adds and cancels work; this thread starts it, and tells what became of it.
+The event loop's thread adds and cancels work. The worker's thread runs it, and reports to the event
+loop what has begun and what is done.
 """
 
 import asyncio
@@ -16,18 +17,18 @@ from serving.errors import ApiError, invalid, try_again
 from serving.queueing import FairQueue
 
 STEP_SECONDS = 1.0
-"""Time to wait for the running step at the end."""
+"""Time for which `Worker.stop` waits for the current step."""
 
 SHARED_SECONDS = 300.0
-"""Time for which a lane is kept ready for other clients, after more than one has used it."""
+"""Time for which a lane keeps places for other clients, after requests of more than one client."""
 
 
 TURNS_PER_REFUSAL = 1 / 64
-"""What the refusal of a request takes of the processors, relative to an answer, about."""
+"""Approximate processor time of refusing a request, relative to answering one."""
 
 
 class Stepper(Protocol):
-    """What does the work: `inference.engine.engine.Engine` or
+    """Computes answers in steps: `inference.engine.engine.Engine` or
     `inference.engine.batcher.Batcher`."""
 
     def add(self, item: Any) -> None: ...
@@ -38,7 +39,7 @@ class Stepper(Protocol):
 
 
 class Item(Protocol):
-    """What a stepper works on: a job of the engine, or a ticket of a batcher."""
+    """A unit of a stepper's work: a job of the engine, or a ticket of a batcher."""
 
     @property
     def has_begun(self) -> bool: ...
@@ -49,12 +50,12 @@ class Item(Protocol):
 
 @dataclass(eq=False)
 class Lane:
-    """A stepper, and what waits for it.
+    """A stepper, its queue of waiting work, and its running work.
 
-    capacity: number of items that it is given at the same time. Those that it has not begun wait
-    too, so that it has one at hand when another one is done. kept: how many of these places no
-    client gets beside all others, so that its long answers do not let other clients wait; while one
-    client is alone, all places are its own.
+    capacity: number of items that the stepper is given at the same time. Some of them may not have
+    begun, so that the next one is ready when another one is done. kept: number of these places that
+    no client can take while several clients share the lane, so that its long answers do not block
+    the others. A client that is alone may take all places.
     """
 
     stepper: Stepper
@@ -66,14 +67,15 @@ class Lane:
     _shared_until: float = -math.inf
 
     def add(self, work: "Work") -> None:
-        """Let a piece of work wait."""
+        """Add a piece of work to the queue."""
         self.waiting.add(work.client, work)
         if self._last_client not in (None, work.client):
             self._shared_until = time.monotonic() + SHARED_SECONDS
         self._last_client = work.client
 
     def take(self) -> "Work | None":
-        """Remove and return what the stepper should be given next; None if it must wait."""
+        """Remove and return the next piece of work for the stepper; None if nothing can be started
+        now."""
         if len(self.running) >= self.capacity:
             return None
         if time.monotonic() > self._shared_until:
@@ -86,11 +88,11 @@ class Lane:
 class Work:
     """An answer to compute.
 
-    client: whose it is; clients are served in turns. tokens: what it counts in the bound of the
-    queue. on_start, on_end: called in the event loop when the stepper has begun it, and when it is
-    done. added_at, started_at: when it was added, and given to the stepper: times of
-    `time.monotonic`. error: why it could not be done: a fault of the server, or an `ApiError` for
-    the client.
+    client: whose work it is; clients are served in turns. tokens: how much it counts towards the
+    bound of waiting tokens. on_start, on_end: called in the event loop when the stepper has begun
+    it, and when it is done. added_at, started_at: when it was added, and when the stepper got it,
+    as `time.monotonic` gives it. error: why it could not be done: a fault of the server, or an
+    `ApiError` for the client. has_begun: whether `on_start` has been scheduled.
     """
 
     lane: Lane
@@ -108,8 +110,9 @@ class Work:
 class Worker:
     """Runs the steppers of `lanes` in a thread.
 
-    most_waiting, most_tokens: bounds of what waits in all lanes. on_failure: called in the worker's
-    thread with an exception that a stepper raised; nothing is computed after it.
+    most_waiting, most_tokens: bounds of the number of queued items and of their tokens, in all
+    lanes together. on_failure: called in the worker's thread with an exception that a stepper
+    raised; the worker then ends.
     """
 
     def __init__(
@@ -132,12 +135,12 @@ class Worker:
 
     @property
     def waiting(self) -> int:
-        """Return the number of items that wait in the queue or in a stepper."""
+        """Return the number of items that have not begun, in the queue or in a stepper."""
         return self._queued + sum(len(lane.running) for lane in self._lanes) - self.running
 
     @property
     def running(self) -> int:
-        """Return the number of items that the model works on."""
+        """Return the number of items that the model is working on."""
         return sum(work.item.has_begun for lane in self._lanes for work in lane.running)
 
     @property
@@ -145,13 +148,13 @@ class Worker:
         return sum(len(lane.waiting) for lane in self._lanes)
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Begin to work. loop: where the callbacks are called."""
+        """Start the thread. loop: the event loop in which callbacks are called."""
         self._loop = loop
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread after the step that it takes; a long step is not waited for. What is not
-        done is left."""
+        """Stop the thread after its current step, and wait for that at most `STEP_SECONDS`. Work
+        that is not done is left as it is."""
         with self._changed:
             self._is_stopped = True
             self._changed.notify()
@@ -159,8 +162,9 @@ class Worker:
             self._thread.join(STEP_SECONDS)
 
     def add(self, works: Sequence[Work]) -> None:
-        """Add all of `works`, which are of one client, or none: raises `ApiError` if they exceed
-        the bounds. Only for the event loop's thread."""
+        """Add all of `works`, which must be of one client, to the queue. If they exceed the bounds,
+        waiting work of other clients may be refused in their place; otherwise none of them is
+        added, and `ApiError` is raised. Only for the event loop's thread."""
         tokens = sum(work.tokens for work in works)
         with self._changed:
             self.check_room(len(works), tokens)
@@ -177,9 +181,9 @@ class Worker:
             work.on_end(work)
 
     def check_queue(self, client: str) -> None:
-        """Raise `ApiError` if nothing more can be added for a client: the queue is full, and no
-        other client has more in it. A refusal that is known before a request is read costs little
-        of the time in which others are answered."""
+        """Raise `ApiError` 429 if nothing can be added for a client: the queue is full, and no
+        other client has at least two items more in it. Called before a body is parsed, so that a
+        refusal takes little time from the other requests. A refusal is charged to the client."""
         with self._changed:
             if self._queued >= self._most_waiting:
                 waiting: Counter[str] = Counter()
@@ -191,12 +195,13 @@ class Worker:
                     raise self._full()
 
     def _displaced(self, works: Sequence[Work], tokens: int) -> list[Work]:
-        """Return what must leave the queue so that `works` of one client have room: each time the
-        newest of the client that has most of what is short, tokens or answers; it keeps at least
-        as much as this client then has.
+        """Return the work to remove from the queue so that `works`, which are of one client, fit
+        in.
 
-        Raises `ApiError` if that is not enough. So who sends little is not refused because of
-        another one who fills the queue.
+        While tokens or places are short, this is the newest work of the client that has most of
+        them, provided that it keeps at least as much as the client of `works` will have. So a
+        client that sends little is not refused because another one fills the queue. Raises
+        `ApiError` 429 if there is still too little room.
         """
         tokens += self.waiting_tokens - self._most_tokens
         count = self._queued + len(works) - self._most_waiting
@@ -225,7 +230,8 @@ class Worker:
         return try_again(message, status=429, seconds=seconds)
 
     def check_room(self, count: int, tokens: int) -> None:
-        """Raise `ApiError` if `count` answers to so many prompt tokens can never be added."""
+        """Raise `ApiError` 400 if `count` answers to `tokens` prompt tokens would not fit in an
+        empty queue, and 503 if the model has failed."""
         if self._has_failed:
             raise try_again("the model has failed: the server must be started again")
         if count > self._most_waiting or tokens > self._most_tokens:
@@ -235,7 +241,7 @@ class Worker:
             )
 
     def cancel(self, work: Work) -> None:
-        """Give up a piece of work, unless it is done. Its slot is free after the running step."""
+        """Cancel a piece of work, unless it is done. Its slot is free after the current step."""
         with self._changed:
             if work.lane.waiting.remove(work.client, work):
                 self.waiting_tokens -= work.tokens
@@ -244,7 +250,7 @@ class Worker:
                 self._changed.notify()
 
     def give_up(self, error: ApiError) -> None:
-        """Cancel all work, and end it with an error. Only for the event loop's thread."""
+        """Cancel all work, and end it with `error`. Only for the event loop's thread."""
         with self._changed:
             works = [w for lane in self._lanes for w in (*lane.waiting, *lane.running)]
         for work in works:
@@ -253,7 +259,8 @@ class Worker:
             work.on_end(work)
 
     def post(self, function: Callable[..., None], *arguments: Any) -> None:
-        """Call a function in the event loop, after this step. Only for the worker's thread."""
+        """Call a function in the event loop after the current step. Only for the worker's
+        thread."""
         self._outbox.append((function, arguments))
 
     # ---- The worker's thread.
@@ -266,11 +273,12 @@ class Worker:
                 self._deliver()
                 if not any(busy):
                     self._wait()
-        except BaseException as error:  # A library's panic is no Exception.
+        except BaseException as error:  # A panic in a library of Rust is not one.
             self._fail(error)
 
     def _feed(self) -> bool:
-        """Give the steppers what waits, as far as they have room. Returns False to stop."""
+        """Give waiting work to the steppers, up to their capacity. Returns False if the thread must
+        stop."""
         with self._changed:
             for lane in self._lanes:
                 while (work := lane.take()) is not None:
@@ -281,7 +289,8 @@ class Worker:
             return not self._is_stopped
 
     def _settle(self) -> None:
-        """Tell of the items that have begun, and of those that are done."""
+        """Schedule the callbacks of items that have begun or are done, and remove those that are
+        done."""
         with self._changed:
             for lane in self._lanes:
                 for work in lane.running:
@@ -296,7 +305,7 @@ class Worker:
                     self._seconds_per_item += (lasted - self._seconds_per_item) / 16
 
     def _deliver(self) -> None:
-        """Wake the event loop once for all that happened in a step."""
+        """Pass all callbacks of a step to the event loop, which wakes once for them."""
         outbox, self._outbox = self._outbox, []
         if outbox and self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(_call_all, outbox)
@@ -307,7 +316,7 @@ class Worker:
                 self._changed.wait()
 
     def _fail(self, error: BaseException) -> None:
-        """End all work with an error."""
+        """End all work with an error, and report that the model has failed."""
         with self._changed:
             for lane in self._lanes:
                 for work in [*lane.running, *lane.waiting]:

@@ -63,8 +63,9 @@ def nan_unless_finite(correct: jax.Array, nats: jax.Array) -> jax.Array:
 def _negative_log_likelihood(logits: jax.Array, targets: jax.Array) -> jax.Array:
     """Return -log softmax(logits)[targets]: [..., V], int [...] -> [...].
 
-    The backward pass recomputes the softmax from the logits instead of storing it. It subtracts 1
-    at the targets by a comparison, because a scatter would need a copy.
+    The backward pass recomputes the softmax from the logits instead of storing it. To
+    subtract 1 at each target, it compares the indices with the target, because a scatter would need
+    a copy.
     """
     return _likelihood_forward(logits, targets)[0]
 

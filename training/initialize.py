@@ -168,16 +168,24 @@ def open_pretrained(workdir: Path, step: str, warn: Callable[[str], None]) -> Pr
 
 
 def pretrained_from_arrays(
-    params: Tree, *, name: str, metadata: Mapping[str, Any], notes: Sequence[str] = ()
+    params: Tree,
+    statistics: Tree,
+    *,
+    name: str,
+    metadata: Mapping[str, Any],
+    config: Config | None = None,
+    notes: Sequence[str] = (),
 ) -> Pretrained:
-    """Make a pretrained model from NumPy arrays in memory, a tree like `TrainState.params`.
+    """Make a pretrained model from NumPy arrays in memory, trees like `TrainState.params` and
+    `TrainState.statistics`.
 
     Each array is freed once it is on the mesh. The other arguments are as in `Pretrained`.
     """
-    arrays = flat(params)
-    stored = {one: ArraySpec(array.shape, str(array.dtype), ()) for one, array in arrays.items()}
+    arrays, measured = flat(params), flat(statistics)
 
-    def load(names: Sequence[str], _: Sequence[str], program: TrainProgram) -> tuple[Tree, Tree]:
+    def load(
+        names: Sequence[str], taken: Sequence[str], program: TrainProgram
+    ) -> tuple[Tree, Tree]:
         axes, rules = flat(program.model_def.graph.axes()), program.config.mesh.rules.model_dump()
         placed = {}
         for one in names:
@@ -185,9 +193,21 @@ def pretrained_from_arrays(
             place = named_sharding(axes[one], array.shape, mesh=program.mesh, rules=rules)
             placed[one] = jax.make_array_from_callback(array.shape, place, array.__getitem__)
         arrays.clear()
-        return nested(placed), None
+        everywhere = replicated(program.mesh)
+        replicas = {
+            one: jax.make_array_from_callback(
+                measured[one].shape, everywhere, measured[one].__getitem__
+            )
+            for one in taken
+        }
+        return nested(placed), nested(replicas)
 
-    return Pretrained(name, metadata, None, stored, {}, load, tuple(notes))
+    return Pretrained(name, metadata, config, _specs(arrays), _specs(measured), load, tuple(notes))
+
+
+def _specs(arrays: Mapping[str, Any]) -> dict[str, ArraySpec]:
+    """Describe arrays whose logical axes are unknown."""
+    return {name: ArraySpec(array.shape, str(array.dtype), ()) for name, array in arrays.items()}
 
 
 def _compare(pretrained: Pretrained, config: Config, program: TrainProgram) -> WarmStart:

@@ -35,8 +35,9 @@ from training.trees import Axes, LogicalAxes, Tree, nested
 class ModelGraph:
     """A module without its arrays: its graph, and the path, shape, dtype and axes of each variable.
 
-    `nnx.split` is called only once, here. Inside a jitted step, `bind` builds the module from plain
-    dictionaries, and `statistics_of` reads the batch statistics that a forward pass has updated.
+    The graph is split from its arrays once, when this is built. Inside a jitted step, `bind` builds
+    the module from plain dictionaries, and `statistics_of` reads the batch statistics that a
+    forward pass has updated.
     """
 
     def __init__(self, make: Callable[[nnx.Rngs], nnx.Module]):
@@ -186,6 +187,7 @@ def build_model_def(
     Raises `UsageError` for settings that do not fit the data or the model.
     """
     task = _build_task(config, data_spec, mesh)
+    _check_pixels(config, data_spec)
     hyperparameters = config.model.model_dump(exclude={"architecture"})
     hyperparameters |= data_spec.model_arguments()
     if task.extra_tokens:
@@ -240,6 +242,18 @@ def compute_dtype(config: Config, mesh: Mesh) -> jnp.dtype:
     if name == "auto":
         name = "float32" if mesh.devices.flat[0].platform == "cpu" else "bfloat16"
     return jnp.dtype(name)
+
+
+def _check_pixels(config: Config, data_spec: DataSpec) -> None:
+    """Raise `UsageError` for numbers per channel that are not as many as the images' channels."""
+    channels = (data_spec.image_shape or (1,))[-1]
+    for name in ("pixel_mean", "pixel_std"):
+        numbers = getattr(config.model, name, ())
+        if len(numbers) not in (0, 1, channels):
+            raise UsageError(
+                f"model.{name} has {len(numbers)} numbers, but pictures have {channels} "
+                f"channel{'s' * (channels > 1)}: give one number"
+            )
 
 
 def _build_task(config: Config, data_spec: DataSpec, mesh: Mesh) -> Task:

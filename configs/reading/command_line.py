@@ -279,7 +279,8 @@ def _missing_value(name: str, flags: dict[str, Flag], rest: Sequence[str]) -> st
 
 
 def _suggestion(name: str, flags: dict[str, Flag], overrides: bool) -> str | None:
-    """Return the flag or field most similar to `name`, without dashes. None if none is similar."""
+    """Return the flag or field most similar to `name`, without leading dashes; None if none is
+    similar."""
     if name in flags or (overrides and name.removeprefix("config.") in names.fields()):
         return name if name in flags else f"config.{name.removeprefix('config.')}"
     aliases = {alias: flag for flag in flags for alias in _FLAG_ALIASES.get(flag, ())}

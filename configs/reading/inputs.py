@@ -4,6 +4,7 @@ import difflib
 import glob
 import json
 import os
+from pathlib import Path
 
 from configs.errors import UsageError
 from configs.schema.config import Config
@@ -18,6 +19,13 @@ from configs.schema.sound import (
     TFDSSoundTranscripts,
 )
 from configs.schema.tokenizers import TokenizerFile
+
+EXPORTED = "triform.json"
+"""The description in a folder that export.py wrote. Its field `config` is the configuration."""
+
+TOKENIZER = "tokenizer.json"
+ORIGINAL_TOKENIZER = "triform_tokenizer.json"
+"""The tokenizer as the run had it, in an exported folder whose `TOKENIZER` is for transformers."""
 
 _TFDS_SOURCES = TFDS | TFDSPairs | TFDSPictures | TFDSSoundTranscripts | TFDSSoundLabels
 
@@ -70,11 +78,22 @@ def check_pretrained(config: Config) -> None:
     named = f"train.initialize_from={source}"
     if not os.path.exists(source):
         raise UsageError(
-            f"{named} is not there{_hint(source)}: give the workdir of a run, or a folder of "
+            f"{named} is not there{path_hint(source)}: give the workdir of a run, or a folder of "
             "Hugging Face on this disk (`hf download NAME --local-dir FOLDER` makes one)"
+        )
+    if source.endswith(".gguf"):
+        raise UsageError(
+            f"{named} is a file: make a folder of it, python export.py --from={source} "
+            "--format=safetensors --out=FOLDER"
         )
     if not os.path.isdir(source):
         raise UsageError(f"{named} is a file: give its folder, {os.path.dirname(source) or '.'}")
+    if is_exported(source):
+        if config.train.initialize_step != "latest":
+            raise UsageError(
+                f"train.initialize_step is for workdirs, and {named} is exported: leave it out"
+            )
+        return
     if not is_hugging_face(source) and not os.path.exists(os.path.join(source, "config.json")):
         inside = glob.glob(f"{glob.escape(source)}/*/config.json")
         inside += glob.glob(f"{glob.escape(source)}/snapshots/*/config.json")
@@ -85,12 +104,26 @@ def check_pretrained(config: Config) -> None:
         )
 
 
+def is_exported(folder: str | os.PathLike[str]) -> bool:
+    """Return whether `folder` was written by export.py."""
+    return os.path.isfile(os.path.join(folder, EXPORTED))
+
+
+def tokenizer_file(folder: str | os.PathLike[str]) -> Path | None:
+    """Return the file of the tokenizer of a workdir or an exported model, as the run had it; None
+    without one."""
+    files = (Path(folder) / name for name in (ORIGINAL_TOKENIZER, TOKENIZER))
+    return next((file for file in files if file.is_file()), None)
+
+
 def is_hugging_face(folder: str | os.PathLike[str]) -> bool:
     """Return whether `folder` has the format of Hugging Face's `save_pretrained`.
 
-    Returns False for the workdir of a run.
+    Returns False for the workdir of a run, and for what export.py wrote.
     """
     if not os.path.isdir(folder) or os.path.isdir(os.path.join(folder, "checkpoints")):
+        return False
+    if is_exported(folder):
         return False
     if any(name.endswith((".safetensors", ".safetensors.index.json", ".bin"))
            for name in os.listdir(folder)):  # fmt: skip
@@ -125,7 +158,7 @@ def _check_text(field: str, path: str | None) -> None:
         if not any(map(os.path.isfile, glob.iglob(path, recursive=True))):
             raise UsageError(f"{named}: no file matches{_relative_hint(path)}")
     else:
-        raise UsageError(f"{named} is not there{_hint(path)}")
+        raise UsageError(f"{named} is not there{path_hint(path)}")
 
 
 def _check_pairs(data: ParallelText) -> None:
@@ -148,7 +181,7 @@ def _check_manifest(path: str | None) -> None:
             "(.jsonl, .csv, .tsv or .parquet), or a folder with train.jsonl, test.jsonl"
         )
     if not os.path.exists(path):
-        raise UsageError(f"data.path={path} is not there{_hint(path)}")
+        raise UsageError(f"data.path={path} is not there{path_hint(path)}")
     if os.path.isfile(path) and not os.path.getsize(path):
         raise UsageError(f"data.path={path} is an empty file")
     _check_readable(f"data.path={path}", path)
@@ -161,7 +194,7 @@ def _check_folder(path: str | None) -> None:
             "folder for each class"
         )
     if not os.path.isdir(path):
-        reason = "is a file" if os.path.exists(path) else f"is not there{_hint(path)}"
+        reason = "is a file" if os.path.exists(path) else f"is not there{path_hint(path)}"
         raise UsageError(f"data.path={path} {reason}: give a folder with a folder for each class")
     _check_readable(f"data.path={path}", path)
 
@@ -173,7 +206,7 @@ def _check_tokenizer(path: str | None) -> None:
             "--config.data.tokenizer.path=FILE, or use another data.tokenizer.kind"
         )
     if not os.path.isfile(path):
-        reason = "is a folder" if os.path.isdir(path) else f"is not there{_hint(path)}"
+        reason = "is a folder" if os.path.isdir(path) else f"is not there{path_hint(path)}"
         raise UsageError(f"data.tokenizer.path={path} {reason}: give a tokenizer.json")
     _check_readable(f"data.tokenizer.path={path}", path)
 
@@ -194,7 +227,7 @@ def nearest_path(path: str | os.PathLike[str]) -> str | None:
     return os.path.join(parent, names[near[0]]) if near else None
 
 
-def _hint(path: str) -> str:
+def path_hint(path: str) -> str:
     """Return a hint for messages about `path`, which does not exist: a similar path, if any."""
     if near := nearest_path(path):
         return f" (did you mean {near}?)"

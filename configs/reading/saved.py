@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -11,7 +11,13 @@ from configs.errors import UsageError
 from configs.files import write_durably
 from configs.reading import names
 from configs.reading.fields import flatten, unused_fields
-from configs.reading.inputs import check_pretrained
+from configs.reading.inputs import (
+    EXPORTED,
+    check_pretrained,
+    is_exported,
+    is_hugging_face,
+    tokenizer_file,
+)
 from configs.reading.overriding import FLAG
 from configs.reading.validation import build_config
 from configs.reading.values import format_value
@@ -53,22 +59,33 @@ def read_config(workdir: str | Path, overrides: Mapping[str, str] | None = None)
     overridden field is not mutable.
     """
     path, overrides = Path(workdir) / NAME, overrides or {}
+    if is_exported(workdir) or is_hugging_face(workdir):
+        raise UsageError(f"{workdir} holds a model's weights, and no run: give --from={workdir}")
     try:
-        text = path.read_text(encoding="utf-8")
-        values = json.loads(
-            text, object_pairs_hook=_refuse_duplicates, parse_constant=_refuse_constant
-        )
+        values = _read_sections(path)
     except OSError as error:
         raise UsageError(_no_run(Path(workdir), error)) from None
-    except ValueError as error:  # not UTF-8, or not JSON
-        raise UsageError(f"{path} is damaged: {error}") from None
+    check_mutable(overrides, path)
+    return build_config(values, overrides, source=str(path))
+
+
+def read_exported_config(folder: str | os.PathLike[str]) -> Config:
+    """Read the configuration of a folder that export.py wrote. Raises `UsageError` if it is
+    damaged."""
+    path = Path(folder) / EXPORTED
+    values = _read_sections(path).get("config")
     if not isinstance(values, dict):
-        raise UsageError(f"{path} is damaged: it holds {type(values).__name__}, not sections")
+        raise UsageError(f"{path} is damaged: it has no section config")
+    return build_config(values, {}, source=str(path))
+
+
+def check_mutable(overrides: Iterable[str], path: str | Path) -> None:
+    """Raise `UsageError` if a field of `overrides` is not mutable on resume. path: the file of its
+    value, for the message."""
     for name in overrides:
         info = names.fields().get(name)
         if info is not None and not field_metadata(info).mutable_on_resume:
-            raise UsageError(f"{FLAG}{name} is fixed by {path}: it can not change for this workdir")
-    return build_config(values, overrides, source=str(path))
+            raise UsageError(f"{FLAG}{name} is fixed by {path}: it can not change for this model")
 
 
 def with_workdir_tokenizer(config: Config, workdir: str | Path | None) -> Config:
@@ -79,8 +96,8 @@ def with_workdir_tokenizer(config: Config, workdir: str | Path | None) -> Config
     tokenizer = getattr(config.data, "tokenizer", None)
     if workdir is None or not isinstance(tokenizer, TokenizerFile) or tokenizer.path is None:
         return config
-    own = Path(workdir) / "tokenizer.json"
-    if os.path.exists(tokenizer.path) or not own.is_file():
+    own = tokenizer_file(workdir)
+    if os.path.exists(tokenizer.path) or own is None:
         return config
     tokenizer = tokenizer.model_copy(update={"path": str(own)})
     data = config.data.model_copy(update={"tokenizer": tokenizer})
@@ -139,6 +156,21 @@ def refuse_differences(workdir: str | Path, changed: list[Difference]) -> None:
             f"{workdir} holds a run of another configuration: {'; '.join(refused)}. Go on with "
             f"the old values, or take another workdir"
         )
+
+
+def _read_sections(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file. Raises `UsageError` if it is damaged."""
+    try:
+        values = json.loads(
+            path.read_text(encoding="utf-8"),
+            object_pairs_hook=_refuse_duplicates,
+            parse_constant=_refuse_constant,
+        )
+    except ValueError as error:  # not UTF-8, or not JSON
+        raise UsageError(f"{path} is damaged: {error}") from None
+    if not isinstance(values, dict):
+        raise UsageError(f"{path} is damaged: it holds {type(values).__name__}, not sections")
+    return values
 
 
 def _no_run(workdir: Path, error: OSError) -> str:

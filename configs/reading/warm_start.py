@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from configs.reading.fields import unused_fields
-from configs.reading.inputs import is_hugging_face
+from configs.reading.inputs import is_exported, is_hugging_face, tokenizer_file
 from configs.reading.overriding import Values, kind_of_section
-from configs.reading.saved import NAME, read_config
+from configs.reading.saved import NAME, read_config, read_exported_config
 from configs.reading.values import format_value
 from configs.schema.config import Config
 from configs.schema.settings import field_metadata
@@ -36,8 +36,8 @@ def inherit_fields(
     """Copy the model and tokenizer settings of the run `train.initialize_from` into `values`.
 
     values: the recipe's values with `overrides` applied; changed in place. Overridden fields keep
-    their values. A run that resumes in `workdir` inherits from its own config.json instead, because
-    the other run may no longer exist.
+    their values. The run is a workdir or a folder that export.py wrote. A run that resumes in
+    `workdir` inherits from its own config.json instead, because the other run may no longer exist.
 
     Nothing is inherited from a Hugging Face folder (`interop` checks its settings) or a missing
     folder. A model that does not fit the task is not inherited. Raises `UsageError` if config.json
@@ -48,7 +48,7 @@ def inherit_fields(
     folder: Any = workdir if resumes else source
     if source is None or not _holds_run(folder):
         return ()
-    origin = read_config(folder)
+    origin = read_exported_config(folder) if is_exported(folder) else read_config(folder)
     if resumes and origin.train.initialize_from is None:
         return ()
     model = _inherit_model(values, overrides, origin)
@@ -64,6 +64,8 @@ def inherit_fields(
 
 def _holds_run(folder: Any) -> bool:
     try:
+        if is_exported(folder):
+            return True
         return os.path.exists(os.path.join(folder, NAME)) and not is_hugging_face(folder)
     except (TypeError, ValueError):  # not a path: the check of the field itself reports it
         return False
@@ -122,8 +124,8 @@ def _inherit_tokenizer(
     theirs = getattr(origin.data, "tokenizer", None)
     inherited = None if theirs is None else theirs.model_dump()
     if folder is not None:
-        path = os.path.join(folder, "tokenizer.json")
-        inherited = {"kind": "file", "path": path} if os.path.isfile(path) else None
+        path = tokenizer_file(folder)
+        inherited = {"kind": "file", "path": str(path)} if path is not None else None
     if inherited is None or inherited == values["data"].get("tokenizer"):
         return {}, []
     values["data"]["tokenizer"] = inherited

@@ -15,7 +15,14 @@ from configs.schema.blocks import (
     positions_field,
     stochastic_depth_field,
 )
-from configs.schema.settings import Count, Fraction, NonNegativeInteger, PositiveNumber, field
+from configs.schema.settings import (
+    Count,
+    Fraction,
+    NonNegativeInteger,
+    NonNegativeNumber,
+    PositiveNumber,
+    field,
+)
 
 _ARCHITECTURE = "Architecture of the model."
 
@@ -325,12 +332,43 @@ class SoundEncoder(Sound, RotaryStack, Blocks):
     positions: SoundPositions = _sound_positions()
 
 
-class VisionTransformer(Blocks):
+def _check_channels(numbers: tuple[float, ...]) -> tuple[float, ...]:
+    if len(numbers) not in (1, 3):
+        raise ValueError(f"{len(numbers)} numbers are not one, or one for each of three channels")
+    return numbers
+
+
+_PIXEL_NUMBERS = "one number, or three separated by commas, such as 0.485,0.456,0.406"
+
+
+class PictureNetwork(Architecture):
+    """Base class of architectures on images that standardise pixels by numbers of the recipe."""
+
+    modalities: ClassVar = ("pictures",)
+    outputs: ClassVar = ("classes",)
+
+    pixel_mean: Annotated[
+        tuple[NonNegativeNumber, ...], pydantic.AfterValidator(_check_channels)
+    ] = field(
+        (0.5,),
+        "Subtracted from pixel values, which are from 0 to 1: one number, or one for each channel.",
+        accepts=_PIXEL_NUMBERS,
+        aliases=("image_mean", "mean"),
+    )
+    pixel_std: Annotated[tuple[PositiveNumber, ...], pydantic.AfterValidator(_check_channels)] = (
+        field(
+            (0.5,),
+            "Divides pixel values after model.pixel_mean is subtracted.",
+            accepts=_PIXEL_NUMBERS,
+            aliases=("image_std", "std"),
+        )
+    )
+
+
+class VisionTransformer(PictureNetwork, Blocks):
     """A stack of residual blocks on the patches of an image."""
 
     bidirectional: ClassVar = True
-    modalities: ClassVar = ("pictures",)
-    outputs: ClassVar = ("classes",)
 
     architecture: Literal["vit"] = field("vit", _ARCHITECTURE)
     patch_size: Count = field(16, "Height and width of a patch.", unit="pixels", aliases=("patch",))
@@ -367,16 +405,13 @@ class VisionTransformer(Blocks):
         return self
 
 
-class ResNet(Architecture):
+class ResNet(PictureNetwork):
     """A residual convolutional network on images."""
 
-    modalities: ClassVar = ("pictures",)
-    outputs: ClassVar = ("classes",)
-
     architecture: Literal["resnet"] = field("resnet", _ARCHITECTURE)
-    depth: Literal[18, 34, 50] = field(
+    depth: Literal[18, 26, 34, 50, 101, 152] = field(
         18,
-        "Number of layers with weights: 18 for ResNet-18.",
+        "Number of layers with weights: 18 for ResNet-18. Only 18 and 34 have no bottlenecks.",
         unit="layers",
         aliases=("num_layers",),
     )
@@ -420,12 +455,9 @@ class CNN(Architecture):
     dropout: Fraction = dropout_field("activations of the dense layer")
 
 
-class ConvNeXt(Architecture):
+class ConvNeXt(PictureNetwork):
     """A convolutional network on images with transformer-like blocks (Liu et al. 2022,
     arXiv:2201.03545)."""
-
-    modalities: ClassVar = ("pictures",)
-    outputs: ClassVar = ("classes",)
 
     architecture: Literal["convnext"] = field("convnext", _ARCHITECTURE)
     patch_size: Count = field(4, "Height and width of a patch.", unit="pixels", aliases=("patch",))
@@ -443,6 +475,17 @@ class ConvNeXt(Architecture):
         accepts="one or more integers >= 1 separated by commas",
     )
     stochastic_depth: Fraction = stochastic_depth_field()
+    response_norm: bool = field(
+        False,
+        "Whether blocks have global response normalisation in place of layer scale, as in "
+        "ConvNeXt V2.",
+        aliases=("grn", "use_grn"),
+    )
+    head_norm_epsilon: PositiveNumber = field(
+        1e-6,
+        "Added to the variance in the last norm, before the output layer.",
+        aliases=("layer_norm_eps",),
+    )
 
     @pydantic.model_validator(mode="after")
     def _check_stages(self) -> Self:

@@ -10,32 +10,40 @@ Seconds = Annotated[float, Interval(ge=0.1, le=86_400)]
 MegaBytes = Annotated[int, Interval(ge=1, le=1 << 20)]
 
 MOST_MESSAGES = 4096
-"""Upper bound of `max_messages`: a body is read as far as this before its messages are counted."""
+"""Upper bound of `max_messages`. Up to this many messages of a body are parsed before they are
+counted."""
 
 
 def _limit(default: Any, meaning: str, unit: str | None = None) -> Any:
-    """Declare a field of `serve`. Training does not use it, so it may change on resume."""
+    """Declare a field of `serve`. Training does not use these fields, so they may change on
+    resume."""
     return field(default, meaning, unit=unit, mutable_on_resume=True)
 
 
 class Serve(Settings):
-    """How `serve.py` answers requests, and the limits of what it accepts.
+    """Configures how `serve.py` answers requests, and limits what it accepts.
 
-    A request beyond a limit gets a status from 400 to 499 whose message names the limit.
+    A request that is larger than a limit gets a status from 400 to 499, with a message that states
+    the limit.
     """
 
-    # What is served.
+    # The model, and its memory.
     model_name: str = _limit("", "Name of the model in requests; empty: the workdir's name.")
     slots: Count = _limit(
-        16, "Texts that are written, or inputs that are answered, together; further ones wait."
+        16, "Texts that are generated, or inputs that are answered, at the same time; others wait."
+    )
+    max_context: Count | None = _limit(
+        None,
+        "Tokens of a prompt and its answer together, at most, or of a text to embed; none: as many "
+        "as the model can attend to. Each slot has room for so many.",
     )
     prefix_cache_mb: NonNegativeInteger = _limit(
-        256, "Memory for the states after prompts that may come again; 0: none are kept.", "MB"
+        256, "Memory for states of prompts that later prompts can reuse; 0: none are kept.", "MB"
     )
 
-    # Who is answered.
+    # Hosts, connections and the queue.
     allowed_hosts: tuple[str, ...] = _limit(
-        (), "Host names under which the server is reached, beside the address it listens on."
+        (), "Names that a request's Host header may have, beside the address of the server."
     )
     max_connections: Count = _limit(
         1024, "Open connections; beyond it, the one that has been idle longest is closed."
@@ -45,11 +53,11 @@ class Serve(Settings):
     )
     max_waiting_tokens: Count = _limit(1 << 18, "Prompt tokens of all requests that wait.")
 
-    # How long things may take.
+    # Time limits.
     header_seconds: Seconds = _limit(10.0, "Time for the header of a request.", "seconds")
     body_seconds: Seconds = _limit(60.0, "Time for the body of a request.", "seconds")
     keep_alive_seconds: Seconds = _limit(
-        5.0, "Time for which a connection without a request stays open.", "seconds"
+        5.0, "Time for which an idle connection stays open.", "seconds"
     )
     first_token_seconds: Seconds = _limit(
         60.0, "Time from a request's body until its answer begins, all waiting included.", "seconds"
@@ -61,19 +69,19 @@ class Serve(Settings):
         60.0, "Time for which a client may leave a part of an answer unread.", "seconds"
     )
     drain_seconds: Seconds = _limit(
-        30.0, "Time for the answers that are not complete at SIGTERM.", "seconds"
+        30.0, "Time to finish the answers that are incomplete at SIGTERM.", "seconds"
     )
 
-    # How large things may be.
+    # Size limits.
     max_header_bytes: Count = _limit(1 << 14, "Size of a request's header.", "bytes")
     max_body_bytes: Count = _limit(1 << 20, "Size of a JSON body.", "bytes")
-    max_upload_bytes: Count = _limit(25 << 20, "Size of an uploaded picture or recording.", "bytes")
+    max_upload_bytes: Count = _limit(25 << 20, "Size of an uploaded image or audio file.", "bytes")
     max_held_upload_bytes: Count = _limit(
         256 << 20, "Size of all uploads that are being read and decoded at the same time.", "bytes"
     )
     max_prompts: Count = _limit(128, "Prompts or inputs of a request.")
     max_input_characters: Count = _limit(
-        1 << 18, "Characters of a text to embed, to fill in, to translate, to label or to predict."
+        1 << 18, "Characters of a text to embed, fill in, translate or classify, or a `prediction`."
     )
     max_input_tokens: Count = _limit(
         8192, "Tokens of a text to embed, for a model whose context is unlimited."
@@ -90,13 +98,15 @@ class Serve(Settings):
     max_bias_tokens: Count = _limit(1024, "Tokens in `logit_bias`.")
     max_schema_bytes: Count = _limit(1 << 16, "Size of the JSON schema of an answer.", "bytes")
 
-    # How files are decoded.
-    max_pixels: Count = _limit(50_000_000, "Pixels of a picture.", "pixels")
-    max_sound_seconds: Seconds = _limit(600.0, "Length of a recording.", "seconds")
+    # Decoding of files, in sandbox processes.
+    max_pixels: Count = _limit(50_000_000, "Pixels of an image.", "pixels")
+    max_sound_seconds: Seconds = _limit(600.0, "Length of an audio recording.", "seconds")
     sandbox_processes: Count = _limit(2, "Processes that decode files and render conversations.")
-    sandbox_mb: MegaBytes = _limit(1024, "Memory of each of these processes.", "MB")
-    sandbox_seconds: Seconds = _limit(20.0, "Time for one file or conversation.", "seconds")
+    sandbox_mb: MegaBytes = _limit(1024, "Memory of each sandbox process.", "MB")
+    sandbox_seconds: Seconds = _limit(
+        20.0, "Time to decode one file or render one conversation.", "seconds"
+    )
 
     log_prompts: bool = _limit(
-        False, "Whether JSON bodies, and the texts that answer them, are written to the log."
+        False, "Whether the JSON bodies of requests and the generated texts are written to the log."
     )

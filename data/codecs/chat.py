@@ -17,6 +17,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 import jinja2
@@ -26,6 +27,7 @@ import jinja2.sandbox
 import numpy as np
 from numpy.typing import NDArray
 
+from configs.errors import UsageError
 from data.codecs.tokenizers import SEPARATOR, Tokenizer
 
 Messages = Sequence[Mapping[str, Any]]
@@ -262,8 +264,8 @@ class Encoded:
 class ChatEncoder:
     """Renders conversations with the Jinja template `source`, and encodes them with `tokenizer`.
 
-    Each conversation begins with `tokenizer.document_opening`. If the template writes these tokens
-    too, they are not repeated. Raises ValueError if the template is not valid Jinja.
+    Each conversation begins with `tokenizer.conversation_opening`. If the template writes these
+    tokens too, they are not repeated. Raises ValueError if the template is not valid Jinja.
 
     The attribute `template` renders conversations as pieces.
     """
@@ -272,12 +274,10 @@ class ChatEncoder:
         self._tokenizer, self._specials = tokenizer, tokenizer.special_tokens()
         names = {number: name for name, number in self._specials.items()}
         opening = [names[number] for number in tokenizer.opening.tolist() if number in names]
-        self.template = ChatTemplate(
-            source,
-            list(self._specials),
-            bos="".join(opening) or tokenizer.separator,
-            eos=tokenizer.separator,
-        )
+        bos, eos = "".join(opening) or tokenizer.separator, tokenizer.separator
+        if (special := tokenizer.special) is not None:
+            bos, eos = special.bos or "", special.eos or eos
+        self.template = ChatTemplate(source, list(self._specials), bos=bos, eos=eos)
 
     def encode_many(self, conversations: Sequence[Messages]) -> list[Encoded]:
         """Encode each conversation up to the end of the assistant's last turn.
@@ -307,6 +307,8 @@ class ChatEncoder:
     @functools.cached_property
     def end_id(self) -> int:
         """The id of the special token that ends the assistant's turns."""
+        if self._tokenizer.special is not None:
+            return self._tokenizer.end_id
         asked = [{"role": "user", "content": "a"}, {"role": ASSISTANT, "content": "b"}]
         (one,) = self.encode_many([asked])
         return int(one.ids[-1])
@@ -314,7 +316,7 @@ class ChatEncoder:
     def _encode(self, conversations: Sequence[Sequence[Piece]]) -> list[Encoded]:
         texts = [piece.text for one in conversations for piece in one if not piece.is_special]
         ids_of_texts = iter(self._tokenizer.encode_many(texts))
-        opening = self._tokenizer.document_opening
+        opening = self._tokenizer.conversation_opening
         encoded = []
         for pieces in conversations:
             parts = [
@@ -340,19 +342,22 @@ class ChatTokenizer(Tokenizer):
 
     The ids include the tokens that open the conversation and the assistant's turn. `end_id` is the
     token that ends the answer. Prompt and answer are decoded as separate texts. `encoder` encodes
-    whole conversations.
+    whole conversations. `encode` raises `UsageError` if the template fails.
     """
 
     joins_prompt = False
 
     def __init__(self, tokenizer: Tokenizer, source: str | None):
-        super().__init__(tokenizer.backend)
+        super().__init__(tokenizer.backend, tokenizer.special)
         self.encoder = ChatEncoder(tokenizer, source)
         self.opening, self.closing = self.opening[:0], self.closing[:0]
         self.end_id = self.encoder.end_id
 
     def encode(self, text: str) -> NDArray[np.int32]:
-        return self.encoder.encode_opening([{"role": "user", "content": text}])
+        try:
+            return self.encoder.encode_opening([{"role": "user", "content": text}])
+        except ValueError as error:
+            raise UsageError(f"a prompt is no message of this model: {error}") from None
 
 
 def for_prompts(tokenizer: Tokenizer, settings: Any) -> Tokenizer:
@@ -389,4 +394,5 @@ def _environment() -> jinja2.Environment:
     )
     environment.filters["tojson"] = functools.partial(json.dumps, ensure_ascii=False)
     environment.globals["raise_exception"] = raise_exception
+    environment.globals["strftime_now"] = lambda text: datetime.now().strftime(text)
     return environment

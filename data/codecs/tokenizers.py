@@ -7,6 +7,7 @@ kinds except characters and words work on bytes, so that decoding restores any t
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,19 @@ _JOINED = "\u203f"
 _LONGEST_WORD = 100  # bytes; WordPiece takes time quadratic in the length of a word
 
 
+@dataclass(frozen=True)
+class SpecialTokens:
+    """What the special tokens of another project's tokenizer are for.
+
+    ends: the ids of which each ends a text; at least one, the most usual first.
+    bos, eos: the tokens that its chat template knows as `bos_token` and `eos_token`.
+    """
+
+    ends: tuple[int, ...]
+    bos: str | None = None
+    eos: str | None = None
+
+
 class Tokenizer:
     """Encodes text as token ids, and decodes them.
 
@@ -39,31 +53,38 @@ class Tokenizer:
     `opening`, `closing`: the ids that tokenizer.json's post-processor puts before and after every
         text, such as BERT's [CLS] and [SEP]; int32 [tokens], may be empty.
     `separator`: the token that begins a document. It is the opening token if there is exactly one
-        and `closing` is not empty; otherwise it is `SEPARATOR`, which is added to the vocabulary if
-        missing.
-    `end_id`: the token that ends generated text.
+        and `closing` is not empty; otherwise it is the first end of `special`, or `SEPARATOR`,
+        which is added to the vocabulary if missing.
+    `end_id`: the token that ends generated text. `other_end_ids`: more that do.
+
+    `special`: given for the tokenizer of a model that another project trained. Nothing is then
+        added to its vocabulary.
 
     `joins_prompt`: whether the prompt and the generated text are decoded as one text.
     """
 
     joins_prompt = True
 
-    def __init__(self, backend: tokenizers.Tokenizer):
+    def __init__(self, backend: tokenizers.Tokenizer, special: SpecialTokens | None = None):
         backend.no_truncation()
         backend.no_padding()
         backend.encode_special_tokens = True
-        self.backend = backend
+        self.backend, self.special = backend, special
         self.opening, self.closing = _framing(backend)
         self.separator = SEPARATOR
         if len(self.opening) == 1 and len(self.closing):
             opening = backend.id_to_token(int(self.opening[0]))
             assert opening is not None
             self.separator = opening
+        elif special is not None:
+            self.separator = str(backend.id_to_token(special.ends[0]))
         elif backend.token_to_id(SEPARATOR) is None:
             backend.add_special_tokens([SEPARATOR])
         vocabulary = backend.get_vocab()
         self.separator_id = vocabulary[self.separator]
         self.end_id = int(self.closing[0]) if len(self.closing) else self.separator_id
+        ends = () if special is None else special.ends
+        self.other_end_ids = tuple(one for one in ends if one != self.end_id)
         self.vocabulary_size = max(vocabulary.values()) + 1
 
     @cached_property
@@ -81,10 +102,21 @@ class Tokenizer:
 
     @property
     def document_opening(self) -> NDArray[np.int32]:
-        """The ids that open a document: the separator, then the tokens that open every text."""
-        if self.separator_id in self.opening[:1]:
+        """The ids that open a document: the separator, then the tokens that open every text.
+
+        With `special`, those that open every text alone, or its bos token where none does.
+        """
+        if self.separator_id in self.opening[:1] or (self.special and len(self.opening)):
             return self.opening
+        if self.special is not None and self.special.bos is not None:
+            return np.array([self.backend.token_to_id(self.special.bos)], np.int32)
         return np.append(np.int32(self.separator_id), self.opening)
+
+    @property
+    def conversation_opening(self) -> NDArray[np.int32]:
+        """The ids that open a conversation, unless its template writes them. With `special`, the
+        template writes all of them."""
+        return self.document_opening if self.special is None else self.opening[:0]
 
     def framed(self, ids: NDArray[np.int32], longest: int | None = None) -> NDArray[np.int32]:
         """Return `ids` between `opening` and `closing`. longest: the maximum length of the result;
@@ -204,13 +236,14 @@ class Tokenizer:
         return cls(backend)
 
     @classmethod
-    def load(cls, path: str | Path) -> "Tokenizer":
-        """Load a tokenizer.json, and add a separator if it has none.
+    def load(cls, path: str | Path, special: SpecialTokens | None = None) -> "Tokenizer":
+        """Load a tokenizer.json, and add a separator if it has none and `special` is not given.
 
         Raises ValueError if the file is not a readable tokenizer.json.
         """
         try:
-            return cls(tokenizers.Tokenizer.from_str(Path(path).read_text(encoding="utf-8")))
+            text = Path(path).read_text(encoding="utf-8")
+            return cls(tokenizers.Tokenizer.from_str(text), special)
         except Exception as error:  # the library raises only this type
             raise ValueError(f"{path} is no tokenizer.json: {error}") from error
 
@@ -241,7 +274,7 @@ class Tokenizer:
         return self.backend.decode([int(token) for token in ids], skip_special_tokens=False)
 
     def __reduce__(self):
-        return _from_json, (self.backend.to_str(),)
+        return from_json, (self.backend.to_str(), self.special)
 
 
 class StreamDecoder:
@@ -293,8 +326,9 @@ class StreamDecoder:
                 return
 
 
-def _from_json(text: str) -> Tokenizer:
-    return Tokenizer(tokenizers.Tokenizer.from_str(text))
+def from_json(text: str, special: SpecialTokens | None = None) -> Tokenizer:
+    """Return the tokenizer of a tokenizer.json's text, as `Tokenizer.load` does."""
+    return Tokenizer(tokenizers.Tokenizer.from_str(text), special)
 
 
 def _framing(backend: tokenizers.Tokenizer) -> tuple[NDArray[np.int32], NDArray[np.int32]]:

@@ -1,2 +1,2 @@
-"""The engine that writes texts: requests of any length share a batch of slots, and join and leave
-it at any step."""
+"""The engine that generates texts by continuous batching: requests share a batch of slots, and each
+one can join or leave the batch at any step."""

@@ -1,8 +1,9 @@
-"""Dynamic batching: inputs that come at nearly the same time are answered in one batch.
+"""Dynamic batching: inputs that arrive at nearly the same time are answered in one batch.
 
-For models that answer an input as a whole: classifiers, encoders, speech recognisers, translators.
-Texts that are written token by token share the slots of `inference.engine.engine.Engine`, which is
-used in the same way: submit, cancel, step.
+The batcher is for models that answer an input as a whole, such as classifiers, encoders, speech
+recognisers and translators. Texts that are generated token by token share the slots of
+`inference.engine.engine.Engine` instead. Both classes have the same methods: `submit`, `add`,
+`cancel`, `run` and `step`.
 """
 
 import queue
@@ -16,16 +17,21 @@ Input = TypeVar("Input")
 Output = TypeVar("Output")
 
 WAIT_SECONDS = 0.004
-"""How long the first input of a batch waits for others."""
+"""Time for which the first input of a batch waits for more inputs."""
 
 
 class Ticket(Generic[Input, Output]):
-    """An input that was submitted, and what became of it.
+    """An input and, once it is answered, its output or error.
 
-    output: the answer; None until it is there, and for an input without one. error: why there is no
-    answer. is_ended: whether there is one of them. is_cancelled: whether the answer is not wanted
-    any more. has_begun: whether a batcher has it, for one of the next batches. submitted_at: a time
-    of `time.perf_counter`. on_end: called once there is an output or an error.
+    content: the input.
+    on_end: called with the ticket when it has an output or an error.
+    output: the answer; None until the input is answered, and if it failed.
+    error: the reason why the input can't be answered; None if there is no error.
+    is_ended: whether there is an output or an error.
+    is_cancelled: whether the answer is no longer wanted.
+    has_begun: whether the ticket was added to a batcher.
+    submitted_at: when it was added to a batcher, by `time.perf_counter`; until then, when it was
+        created.
     """
 
     def __init__(
@@ -41,22 +47,23 @@ class Ticket(Generic[Input, Output]):
 
     @property
     def is_done(self) -> bool:
-        """Return whether nothing more is done for the input."""
+        """Return whether no more work is done for the input: it has ended or was cancelled."""
         return self.is_ended or self.is_cancelled
 
     def end(self, output: Output | None, error: UsageError | None = None) -> None:
-        """Keep the answer or the error, and tell `on_end`."""
+        """Store the output or the error, and call `on_end`."""
         self.output, self.error, self.is_ended = output, error, True
         if self.on_end is not None:
             self.on_end(self)
 
 
 class Batcher(Generic[Input, Output]):
-    """Answers inputs in batches: as soon as `most_rows` inputs wait, or after the first of them has
-    waited for `wait_seconds`.
+    """Answers inputs in batches. A batch starts as soon as `most_rows` inputs wait, or when its
+    first input has waited for `wait_seconds`.
 
-    answer: returns the answers to some inputs, in order; raises `UsageError` for an input that
-    can't be answered. The other inputs of its batch are then answered without it.
+    answer: returns the answers to at most `most_rows` inputs, in order. It raises `UsageError` if
+        an input can't be answered; each input of the batch is then answered alone, and only the
+        inputs that raise again fail.
 
     The batcher runs in the thread that calls `step`; `submit` and `cancel` may be called from other
     threads.
@@ -77,30 +84,30 @@ class Batcher(Generic[Input, Output]):
         content: Input,
         on_end: "Callable[[Ticket[Input, Output]], None] | None" = None,
     ) -> Ticket[Input, Output]:
-        """Add an input. Its answer is in `Ticket.output` when a step has answered it."""
+        """Add an input. After a step has answered it, the answer is in `Ticket.output`."""
         ticket = Ticket(content, on_end)
         self.add(ticket)
         return ticket
 
     def add(self, ticket: Ticket[Input, Output]) -> None:
-        """Add an input as a ticket."""
+        """Add the input of a ticket. The time that it waits counts from now."""
         ticket.submitted_at, ticket.has_begun = time.perf_counter(), True
         self._submitted.put(ticket)
 
     def cancel(self, ticket: Ticket[Input, Output]) -> None:
-        """Leave an input out, unless its batch is being answered."""
+        """Drop an input, unless its batch is already being answered."""
         ticket.is_cancelled = True
 
     def run(self) -> None:
-        """Work until every input is answered."""
+        """Run steps until every input is answered."""
         while self.step():
             pass
 
     def step(self) -> bool:
-        """Collect a batch and answer it. Returns whether there is more to do.
+        """Collect a batch and answer it. Returns whether more inputs wait.
 
-        Any other exception than `UsageError` that `answer` raises is raised here, and is not kept
-        in the tickets.
+        An exception of `answer` other than `UsageError` is raised to the caller; the tickets of the
+        batch then have neither an output nor an error.
         """
         batch: list[Ticket[Input, Output]] = []
         while len(batch) < self._most_rows:
@@ -115,7 +122,7 @@ class Batcher(Generic[Input, Output]):
         return not self._submitted.empty()
 
     def _seconds_left(self, batch: Sequence[Ticket[Input, Output]]) -> float:
-        """Return how long the next input is waited for: not at all for the first one."""
+        """Return how long to wait for the next input of a batch; 0 if the batch is empty."""
         if not batch:
             return 0
         waited = time.perf_counter() - batch[0].submitted_at

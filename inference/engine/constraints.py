@@ -1,8 +1,8 @@
-"""Constraints on the form of a text, enforced token by token with masks (by llguidance).
+"""Constraints on the form of a text, enforced by masking the tokens that can't come next.
 
-A constrained text is what its constraint describes as a whole: the end token is allowed only where
-the text may end. If every text of a schema is of bounded length, then so is every text that a model
-writes (`grammars.py` says why).
+llguidance computes the masks. The whole text matches its constraint: the end token is allowed only
+where the text may end. If all values that a JSON schema allows have bounded length, so have the
+generated texts, because white space is bounded too (`_JSON_OPTIONS` in `grammars.py`).
 """
 
 import functools
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Kind = Literal["json_schema", "regex", "choices", "grammar"]
 
 CONSTRAINT_FIELDS: tuple[Kind, ...] = get_args(Kind)
-"""The fields of a request that constrain its text, of which it has one at most."""
+"""The fields of a request that constrain its text. A request has at most one of them."""
 
 LONGEST: Mapping[Kind, int] = {
     "json_schema": 1 << 16,
@@ -35,26 +35,28 @@ LONGEST: Mapping[Kind, int] = {
     "choices": 1 << 16,
     "grammar": 1 << 14,
 }
-"""Characters of a value, at most (of all choices together)."""
+"""Largest number of characters of a value, by kind; for `choices`, of all choices together."""
 
 _SLICES = ("[a-z]{1,10}",)
-"""Expressions whose masks are kept, beside those for JSON's strings. With this one, masks inside a
-word take half the time."""
+"""Regular expressions for which llguidance precomputes masks, beside its own for JSON strings. With
+this one, masks inside a word take half the time."""
 
 MOST_GRAMMARS = 32
-"""Compiled grammars that are kept; each takes up to about 20 MB."""
+"""Number of compiled grammars that are kept. Each takes up to about 20 MB."""
 
 
 @dataclass(frozen=True)
 class Constraint:
-    """What a text must be, as a whole.
+    """A constraint that a text must match as a whole.
 
-    kind and value: "json_schema", a JSON schema (draft 2020-12) as text; "regex", an expression in
-    the syntax of Rust's regex crate; "choices", the possible texts; "grammar", a grammar in Lark's
-    syntax, as llguidance reads it.
+    kind: the name of the request's field that has the value.
+    value: for "json_schema", a JSON schema (draft 2020-12) as text; for "regex", an expression in
+        the syntax of Rust's regex crate; for "choices", a tuple of the possible texts; for
+        "grammar", a grammar in Lark's syntax, as llguidance reads it.
 
-    Raises `RequestError`, whose field is `kind`, for a value that is invalid, too large or not
-    supported. Compiles the grammar in another process (the first time within a second).
+    The constructor compiles the grammar on trial in another process; the first time, this takes up
+    to a second. It raises `RequestError`, with `kind` as its field, for a value that is invalid,
+    too large or not supported.
     """
 
     kind: Kind
@@ -80,9 +82,9 @@ class Constraint:
 
     @classmethod
     def of(cls, request: Mapping[str, Any]) -> "Constraint | None":
-        """Return the constraint in the fields of `request`, None if there is none.
+        """Return the constraint that the fields of `request` give; None if they give none.
 
-        Raises `RequestError` if there are several, or if it is wrong.
+        Raises `RequestError` if there are several constraints, or if the value is wrong.
         """
         given = [kind for kind in CONSTRAINT_FIELDS if kind in request]
         if len(given) > 1:
@@ -95,8 +97,10 @@ class Constraint:
     def grammar(self, characters: str | None = None) -> str:
         """Return the grammar in llguidance's notation.
 
-        characters: those that the vocabulary has, which a regular expression is confined to; None
-        for all. Raises ValueError as the functions of `grammars.py` do.
+        characters: the characters that a text of kind "regex" may contain; None for all. Other
+            kinds ignore this argument.
+
+        Raises ValueError as the functions of `grammars.py` do.
         """
         if isinstance(self.value, tuple):
             return grammars.choices_grammar(self.value)
@@ -107,10 +111,10 @@ class Constraint:
 
 
 class ConstraintCompiler:
-    """Compiles constraints for the vocabulary of `tokenizer`, whose `end_id` ends a text.
+    """Compiles constraints for the vocabulary of `tokenizer`. A text ends with its `end_id`.
 
-    The latest `most_grammars` are kept. Nothing is built before the first constraint. May be used
-    by several threads.
+    The `most_grammars` compiled grammars that were used last are kept. The vocabulary is prepared
+    when the first constraint is compiled. Methods may be called from several threads.
     """
 
     def __init__(self, tokenizer: Tokenizer, *, most_grammars: int = MOST_GRAMMARS):
@@ -119,10 +123,10 @@ class ConstraintCompiler:
         self._lock = threading.Lock()
 
     def start(self, constraint: Constraint) -> "ConstraintState":
-        """Return the state of a text of `constraint` before its first token.
+        """Return the state of a text under `constraint` before its first token.
 
-        Raises `RequestError`, whose field is the kind of the constraint, if it allows no text of
-        this vocabulary, or if texts of this vocabulary can't be constrained.
+        Raises `RequestError`, with the constraint's kind as its field, if no text of this
+        vocabulary matches, or if texts of this vocabulary can't be constrained.
         """
         with self._lock:
             if constraint not in self._grammars:
@@ -156,10 +160,10 @@ class ConstraintCompiler:
 
 
 class ConstraintState:
-    """A constrained text between two tokens.
+    """The state of a constrained text between two tokens.
 
-    A mask costs some microseconds where the text is free, and some tens where the next characters
-    are certain. It holds no lock of the interpreter meanwhile.
+    A mask takes some microseconds where many tokens are allowed, as inside a string, and some tens
+    of microseconds where the next characters are fixed. Python's GIL is released meanwhile.
     """
 
     def __init__(self, grammar: "_Grammar"):
@@ -169,19 +173,22 @@ class ConstraintState:
 
     @property
     def may_end(self) -> bool:
-        """Whether the text may end here, or has ended."""
+        """Return whether the text may end here, or has ended."""
         return self._matcher.is_accepting()
 
     @property
     def is_complete(self) -> bool:
-        """Whether nothing but the end token may follow."""
+        """Return whether the text is finished: at most the end token may follow."""
         return self._matcher.is_stopped() and not self._matcher.is_error()
 
     def mask(self, out: NDArray[np.uint32]) -> None:
-        """Write which tokens may come next into `out`, [vocabulary / 32, rounded up].
+        """Write the mask of the tokens that may come next into `out`.
 
-        Token t may come if bit t % 32 of word t // 32 is set; at least one is. Raises
-        `RequestError` if the vocabulary has none, or if the constraint gets too complex.
+        out: uint32 [vocabulary / 32, rounded up], contiguous. Token t may come next if bit t % 32
+            of word t // 32 is set. At least one bit is set.
+
+        Raises `RequestError` if no token of the vocabulary may come next, or if the constraint
+        becomes too complex; ValueError if `out` has another shape or dtype.
         """
         wanted = self._vocabulary.writable
         if out.dtype != wanted.dtype or out.shape != wanted.shape or not out.flags.c_contiguous:
@@ -189,16 +196,16 @@ class ConstraintState:
         self._do(self._fill, out)
 
     def push(self, token: int) -> None:
-        """Go on by a token that the mask allows; `end_id` ends the text.
+        """Append a token that the mask allows; `end_id` ends the text.
 
-        Raises `RequestError` if it is not allowed, or if the constraint gets too complex.
+        Raises `RequestError` if the token is not allowed, or if the constraint becomes too complex.
         """
         self._do(self._consume, token)
         self._written.append(token)
 
     def forced(self) -> list[int]:
-        """Return the tokens that come next whatever the model says: [] if there is a choice, or if
-        the text has ended."""
+        """Return the next tokens as far as the constraint determines them: [] if several tokens are
+        possible, or if the text has ended."""
         end_id = self._vocabulary.end_id
         if self._matcher.is_stopped():
             return [end_id] if self.is_complete and self._written[-1:] != [end_id] else []
@@ -213,9 +220,12 @@ class ConstraintState:
         return self._matcher.consume_token(token)
 
     def _do(self, step: Callable[[Any], bool], argument: Any) -> None:
-        """Take a step; if it fails, take it once more with a new lexer.
+        """Call `step(argument)`. If it fails, compile the grammar again and retry once.
 
-        All texts of a grammar share its lexer, which grows with each of them up to a limit.
+        All texts of a grammar share one lexer, which grows with each text up to a limit. So a step
+        can fail although the constraint allows it; a newly compiled grammar has an empty lexer.
+
+        Raises `RequestError` if the second attempt fails too.
         """
         if step(argument):
             return
@@ -230,9 +240,12 @@ class ConstraintState:
 
 
 class _Vocabulary:
-    """The tokens of which constrained texts are made, for llguidance.
+    """The tokens of constrained texts, prepared for llguidance.
 
-    writable: the mask of all of them and of `end_id`. Raises ValueError as `TokenBytes` does.
+    writable: the mask of all tokens that write bytes, and of `end_id`, in the format of `packed`.
+    characters: as `TokenBytes.characters` returns them.
+
+    Raises ValueError as `TokenBytes` does.
     """
 
     def __init__(self, tokenizer: Tokenizer):
@@ -246,7 +259,7 @@ class _Vocabulary:
         self.characters = self.tokens.characters()
         encode = self.tokens.encode
 
-        class Vocabulary:  # what llguidance asks of a tokenizer
+        class Vocabulary:  # the interface that llguidance expects
             tokens, special_token_ids = pieces, (self.end_id,)
             eos_token_id, bos_token_id = self.end_id, None
 
@@ -258,14 +271,17 @@ class _Vocabulary:
 
 
 class _Grammar:
-    """A constraint compiled for a vocabulary. `matcher`: before the first token, to be copied."""
+    """A constraint compiled for a vocabulary.
+
+    matcher: its state before the first token. Each text gets a copy.
+    """
 
     def __init__(self, vocabulary: _Vocabulary, constraint: Constraint):
         self.vocabulary, self.constraint = vocabulary, constraint
         self.matcher = self._compile()
 
     def renew(self) -> "LLMatcher":
-        """Compile again, for this text and later ones; return a copy."""
+        """Compile again, for this text and later ones. Return a copy of the new matcher."""
         self.matcher = self._compile()
         return self.matcher.deep_copy()
 

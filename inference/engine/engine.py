@@ -1,7 +1,8 @@
-"""Continuous batching: requests wait for a free slot, are read in chunks, and write together.
+"""Continuous batching: requests wait for a free slot, their prompts are read in chunks, and their
+texts are generated together.
 
 The host and the device work at the same time: while the device takes some steps, the host turns the
-tokens of the steps before into texts.
+tokens of the previous steps into texts. The steps that the device takes at once are a dispatch.
 """
 
 import itertools
@@ -30,28 +31,36 @@ DISPATCH_SECONDS = 0.05
 """Approximate time of a dispatch while texts are streamed, or requests wait or could start."""
 
 PREFILL_TOKENS = 512
-"""Number of prompt tokens that are read between two dispatches while other slots write."""
+"""Approximate number of prompt tokens that are read between two dispatches."""
 
 DISPATCHES_BEFORE_SHRINKING = 8
+"""Number of dispatches in a row with more slots or room than needed, after which these shrink."""
 
 SHORTEST_PREFILL, LONGEST_PREFILL = 16, 512
-"""Bounds of the chunks in which prompts are read; each length is twice the one before."""
+"""Shortest and longest chunk of a prompt. Each length in between is twice the one before."""
 
 SCORED_PREFILL = 64
-"""Length of the chunks whose tokens' log-probabilities are wanted."""
+"""Length of the chunks of a prompt whose log-probabilities are requested."""
 
 
 FULL_BATCH = 8
-"""Number of slots from which on nothing is guessed while all are busy."""
+"""With at least this many slots, no tokens are guessed while all of them are busy."""
 
 STEPS_IN_COMPANY = 8
-"""Number of tokens of a dispatch with speculation in which the slowest of several slots is waited
-for; the others may write up to MOST_STEPS."""
+"""Largest number of steps of a dispatch with speculation in several slots. Meanwhile, slots with
+right guesses may generate up to `MOST_STEPS` tokens."""
 
 
 @dataclass
 class _Dispatch:
-    """Steps that the device takes: the jobs in their slots, and the array of drawn tokens."""
+    """Steps that the device takes.
+
+    jobs: the jobs that take part, by slot.
+    drawn: the tokens, as `decode` or `speculate` returns them; they may not be computed yet.
+    steps: the number of steps that was requested.
+    speculates: whether it is a call of `speculate`.
+    began: when it began, by `time.perf_counter`.
+    """
 
     jobs: dict[int, Job]
     drawn: Any  # jax.Array, whose type stubs have no is_ready
@@ -61,18 +70,23 @@ class _Dispatch:
 
 
 class Engine:
-    """Writes the texts of requests with one model, in slots that share each step.
+    """Generates the texts of requests with one model, in slots that share each step.
 
-    params: the model's arrays. context: the number of tokens that the model can attend to; None if
-    that is unlimited. sizes: numbers of slots for which programs are compiled, ascending. rooms:
-    numbers of tokens for which slots have room, ascending, the last one at most the context; None:
-    the context alone. The smallest size and room are used that suffice for the requests at the
-    time. prefix_cache: keeps states after prompts; None: prompts are always read whole.
-    expects_more: whether requests may come at any time, as in a server, and should start soon: a
-    dispatch then ends when a slot may become free, and is short while one is free.
+    params: the model's arrays, from `nnx.split`.
+    context: the number of tokens that the model can attend to; None if that is unlimited.
+    sizes: numbers of slots for which programs are compiled, in rising order.
+    rooms: numbers of tokens for which a slot can have room, in rising order; None for `context`
+        alone. Without a context, they have no effect.
+    prefix_cache: keeps states after prompts; None to read every prompt as a whole.
+    dispatch_seconds: the approximate time of a dispatch that should be short.
+    expects_more: whether requests may arrive at any time, as in a server, and should start soon. A
+        dispatch then ends when a slot may become free, and is short while one is free.
 
-    The attribute `limit` is the largest number of tokens of a prompt and its text together, None if
-    there is none; `text_room` that of a text and its prediction, of which no more is looked up.
+    The engine uses the smallest of `sizes` and of `rooms` that suffice for the current requests.
+
+    Attributes: `limit` is the largest number of tokens of a prompt and its text together; None if
+    there is no limit. `text_room` is the number of tokens of a text and its prediction in which
+    speculation can search.
 
     The engine runs in the thread that calls `step`; `submit` and `cancel` may be called from other
     threads.
@@ -114,8 +128,8 @@ class Engine:
     def submit(
         self, request: Request, on_text: OnText | None = None, *, name: str = "the prompt"
     ) -> Job:
-        """Add a request. Its text is in `Job.completion` when it has ended. The arguments and
-        errors are those of `prepare`."""
+        """Add a request. When its text has ended, it is in `Job.completion`. Arguments and errors
+        are those of `prepare`."""
         job = self.prepare(request, on_text, name=name)
         self.add(job)
         return job
@@ -127,11 +141,15 @@ class Engine:
     def prepare(
         self, request: Request, on_text: OnText | None = None, *, name: str = "the prompt"
     ) -> Job:
-        """Turn a request into tokens, and compile its constraint. May be called from any thread.
+        """Tokenize a request and compile its constraint; return the job. May be called from any
+        thread.
 
-        name: what error messages call the prompt. Raises `UsageError` for a prompt longer than the
-        context, and `RequestError` for ids that are no tokens and for a constraint that this
-        vocabulary can't satisfy.
+        on_text: called with each new piece of the text, in the thread that calls `step`.
+        name: the name of the prompt in error messages.
+
+        Raises `UsageError` for a prompt longer than the context; `RequestError` for ids outside the
+        vocabulary, and for a constraint that no text of the vocabulary matches; ValueError if the
+        request uses an option that the programs don't have.
         """
         self._check_ids(request)
         if missing := options_of([request]) - self._programs.options:
@@ -149,7 +167,7 @@ class Engine:
         return job
 
     def _check_ids(self, request: Request) -> None:
-        """Raise `RequestError` for ids that are no tokens of the vocabulary."""
+        """Raise `RequestError` if the request has ids outside the vocabulary."""
         known = self._tokenizer.vocabulary_size
         ids = {
             "prompt": () if isinstance(request.prompt, str) else request.prompt,
@@ -167,16 +185,16 @@ class Engine:
         return sum(job is not None for job in self._jobs)
 
     def cancel(self, job: Job) -> None:
-        """End a job; its slot is free after the dispatch that is running."""
+        """End a job. Its slot becomes free at the next step."""
         job.is_cancelled = True
 
     def run(self) -> None:
-        """Work until every request has its completion."""
+        """Run steps until every request has its completion."""
         while self.step():
             pass
 
     def warm_up(self) -> None:
-        """Compile all programs that any mixture of requests can need."""
+        """Compile all programs that any mixture of requests may need."""
         programs, params, last = self._programs, self._params, self._rooms[-1]
         row_key(0, 0, 0)
         idle_row = programs.idle_rows(1, self.text_room)
@@ -202,7 +220,7 @@ class Engine:
                 programs.resize(params, slots, np.zeros(size, np.int32), other)
 
     def step(self) -> bool:
-        """Fill free slots, let the device take some steps, and read what the steps before wrote.
+        """Fill free slots, start a dispatch, and process the tokens of the previous dispatch.
 
         Returns whether there is more to do.
         """
@@ -220,7 +238,7 @@ class Engine:
         if running is not None:
             self._take(running)
         if self._in_flight is not None and self._in_flight.drawn.is_ready():
-            self._take(self._in_flight)  # The device does not work beside the host.
+            self._take(self._in_flight)  # It has already ended: the next step need not take it.
             self._in_flight = None
         idle = self._in_flight is None and not self._waiting and not any(self._jobs)
         return not idle or not self._submitted.empty()
@@ -238,8 +256,8 @@ class Engine:
         self._jobs = [None if one is job else one for one in self._jobs]
 
     def _resize(self) -> None:
-        """Choose the number of slots and their room. Smaller ones are taken only after some time,
-        as the change copies all states."""
+        """Set the number of slots and their room to what the current requests need. They shrink
+        only after `DISPATCHES_BEFORE_SHRINKING`, because each change copies all states."""
         active = [slot for slot, job in enumerate(self._jobs) if job is not None]
         coming = [*self._waiting][: self._sizes[-1] - len(active)]
         working = [*filter(None, self._jobs), *coming]
@@ -272,7 +290,7 @@ class Engine:
         self._slots = self._programs.resize(self._params, self._slots, kept_B, room)
 
     def _needed(self, job: Job) -> int:
-        """Return the number of tokens for which a job needs room."""
+        """Return the number of tokens for which a job needs room in its slot."""
         if self.limit is None:
             return 0
         return min(job.prompt_tokens + job.request.max_tokens, self.limit)
@@ -286,7 +304,7 @@ class Engine:
     # ---- Prompts.
 
     def _begin(self, job: Job) -> None:
-        """Give a job an empty state, or the state after the longest prefix that is kept."""
+        """Give a job an empty state, or the kept state after the longest prefix of its prompt."""
         if self._empty_row is None:
             self._empty_row = self._programs.initial_row(self._params, self._rooms[-1])
         job.has_begun = True
@@ -302,7 +320,7 @@ class Engine:
             job.unread, job.cached_tokens = job.unread[job.read :], job.read
 
     def _read_prompts(self) -> None:
-        """Read chunks of the prompts, and let slots write whose prompts are read."""
+        """Read chunks of the prompts. Start to generate the texts whose prompts are read."""
         budget = PREFILL_TOKENS
         for slot, job in enumerate(self._jobs):
             if job is None or job.state is None:
@@ -310,7 +328,7 @@ class Engine:
             while job.unread and budget > 0 and job.completion is None:
                 budget -= self._read_chunk(job)
             if job.completion is not None:
-                self._jobs[slot] = None  # Every token was forced.
+                self._jobs[slot] = None  # Its constraint determined all tokens.
             elif job.unread:
                 continue
             elif job.request.max_tokens:
@@ -320,7 +338,7 @@ class Engine:
                 self._jobs[slot] = None
 
     def _read_chunk(self, job: Job) -> int:
-        """Read the next tokens of a job; return the length of the chunk."""
+        """Read the next chunk of a job's unread tokens. Return its length, including padding."""
         last_scored = job.prompt_tokens - 1
         is_scored = job.request.prompt_logprobs and len(job.prompt_logprobs) < last_scored
         length = SCORED_PREFILL if is_scored else self._chunk_length(len(job.unread))
@@ -345,7 +363,7 @@ class Engine:
         return length
 
     def _chunk_length(self, tokens: int) -> int:
-        """Return the length of the chunk in which the next of `tokens` are read."""
+        """Return the length of the next chunk if `tokens` are unread."""
         return next(
             (length for length in self._chunk_lengths() if length >= tokens), LONGEST_PREFILL
         )
@@ -359,7 +377,7 @@ class Engine:
         return [*lengths, longest]
 
     def _admit(self, slot: int, job: Job) -> None:
-        """Let a slot write whose prompt is read."""
+        """Start to generate the text of a job whose prompt is read."""
         job.steps_left = job.request.max_tokens - job.written
         if self.limit is not None:
             job.steps_left = min(job.steps_left, self.limit - job.read)
@@ -380,7 +398,7 @@ class Engine:
         job.state = None
 
     def _lookup(self, job: Job) -> Lookup:
-        """Return the tokens from which a job's next ones are guessed."""
+        """Return the tokens from which speculation guesses the next ones of a job."""
         if not job.request.speculates:
             return idle_lookup(self.text_room)
         return lookup_of(
@@ -394,7 +412,8 @@ class Engine:
     # ---- Steps.
 
     def _dispatch(self) -> _Dispatch | None:
-        """Let the device take some steps with all slots that write; None if there are none."""
+        """Start some steps on the device, for all slots that generate. Return the dispatch; None if
+        no slot generates."""
         jobs = {
             slot: job
             for slot, job in enumerate(self._jobs)
@@ -416,18 +435,21 @@ class Engine:
         for slot, job in jobs.items():
             job.steps_left -= min(steps, job.steps_left)
             if job.steps_left == 0 and not job.will_shift:
-                self._jobs[slot] = None  # Its text ends in this dispatch: the slot is free after.
+                self._jobs[slot] = None  # Its text ends in this dispatch; then the slot is free.
         return _Dispatch(jobs, drawn, steps, speculates, began)
 
     def _speculates(self, jobs: Collection[Job]) -> bool:
-        """Return whether tokens are guessed in the next dispatch: not if all slots are busy, as a
-        step of many slots takes longer with each token."""
+        """Return whether the next dispatch guesses tokens. It does not if many slots are all busy,
+        because their step takes longer with each guessed token."""
         is_full = len(jobs) == self._sizes[-1] >= FULL_BATCH
         return not is_full and any(job.request.speculates for job in jobs)
 
     def _masks(self, jobs: dict[int, Job], size: int) -> np.ndarray | None:
-        """Return the tokens that each slot may write, a bit each, uint32 [B, W]; None if the
-        programs have no masks. A job whose constraint can't be followed ends."""
+        """Return the masks of the tokens that each slot may draw, uint32 [B, W] in the format of
+        `inference.engine.slots.masked`; None if the programs have no masks.
+
+        A job for which no token is allowed ends with an error.
+        """
         if MASKS not in self._programs.options:
             return None
         words = -(-self._programs.vocabulary_size // 32)
@@ -444,7 +466,8 @@ class Engine:
     def _steps(self, jobs: Iterable[Job]) -> int:
         """Return the number of steps of the next dispatch.
 
-        While requests wait or are expected, it ends when the first slot may become free.
+        If a job has a constraint, it is 1, because each mask depends on the previous token. While
+        requests wait or are expected, the dispatch ends when the first slot may become free.
         """
         jobs = list(jobs)
         if any(job.constraint for job in jobs):
@@ -460,7 +483,7 @@ class Engine:
         return steps
 
     def _take(self, dispatch: _Dispatch) -> None:
-        """Read what a dispatch wrote."""
+        """Add the tokens of a dispatch to the texts of its jobs."""
         drawn_BSC = np.asarray(dispatch.drawn)
         now = time.perf_counter()
         seconds = now - max(dispatch.began, self._last_read)
@@ -470,7 +493,7 @@ class Engine:
             if job.completion is not None:
                 continue
             columns_SC = drawn_BSC[slot]
-            if dispatch.speculates:  # It may have written more than asked.
+            if dispatch.speculates:  # It may have more than `steps` tokens.
                 columns_SC, counts = columns_SC[:-2], columns_SC[-2:, 0]
                 job.accepted += int(counts[0])
                 job.rejected += int(counts[1])
@@ -487,7 +510,7 @@ class Engine:
                 self._write_forced(slot, job)
 
     def _write_forced(self, slot: int, job: Job) -> None:
-        """Write the tokens to which a constraint leaves no choice; the model reads them later."""
+        """Append the tokens that a constraint determines; the next `step` reads them."""
         job.write_forced(self.limit)
         if job.completion is not None:
             self._release(job)
@@ -497,7 +520,7 @@ class Engine:
             )
 
     def _keep_text(self, job: Job) -> None:
-        """Keep the state after a text, for prompts that continue it."""
+        """Keep the state after a text that has ended, for prompts that continue it."""
         ids = job.ids[: job.read]
         if (
             self._prefix_cache is None

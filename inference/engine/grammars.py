@@ -1,7 +1,8 @@
-"""Grammars in llguidance's notation: from JSON schemas, regular expressions, lists of texts, and
-grammars in Lark's syntax.
+"""Converts JSON schemas, regular expressions, lists of texts and Lark grammars to llguidance's
+notation for grammars.
 
-ValueError: what is wrong, in words that continue the name of the field.
+Functions raise ValueError for a wrong value. The message continues the name of the request's field,
+for example "is nested too deeply".
 """
 
 import json
@@ -16,11 +17,12 @@ _JSON_OPTIONS: Any = {
     "coerce_one_of": False,
     "lenient": False,
 }
-"""JSON has no white space but for at most one space after a comma or a colon: with any white space
-a weak model may never end, and with none a good one can't write as it has learned."""
+"""The only white space between the parts of JSON is one optional space after a comma or a colon. If
+more were allowed, a weak model might write white space without end. If none were allowed, a good
+model could not write JSON as it has learned to."""
 
 JSON_CHARACTERS = '{}[]":,-0123456789aeflnrstu'
-"""Characters without which JSON can't be written."""
+"""Characters that a vocabulary must have to write any JSON."""
 
 _NAMED_SCHEMAS = ("properties", "patternProperties", "$defs", "definitions")
 _SCHEMAS = ("items", "additionalItems", "additionalProperties", "prefixItems")
@@ -30,9 +32,10 @@ _COMBINED_SCHEMAS = ("anyOf", "oneOf", "allOf")
 def json_grammar(schema: str) -> str:
     """Return the grammar of the JSON texts that `schema`, a JSON schema as text, allows.
 
-    Raises ValueError if it is not a JSON object, and for references to other documents. llguidance
-    doesn't exclude that a name which is not among `properties` comes twice and counts once, so that
-    a larger `minProperties` than such names leave room for raises ValueError too.
+    Raises ValueError if `schema` is not a JSON object, is nested too deeply, refers to other
+    documents or has the keyword `x-guidance`. Also raises ValueError if `minProperties` exceeds the
+    number of required properties by more than one: llguidance can't prevent that an additional
+    property is written twice, and JSON counts both as one.
     """
     from llguidance import LLMatcher
 
@@ -65,7 +68,7 @@ def json_grammar(schema: str) -> str:
 
 
 def json_rule(schema: Mapping[str, Any]) -> str:
-    """Return what follows `%json` in a grammar in Lark's syntax, for the JSON texts that `schema`
+    """Return the text to write after `%json` in a Lark grammar, for the JSON texts that `schema`
     allows. Raises ValueError as `json_grammar` does."""
     json_grammar(json.dumps(schema))
     return json.dumps({**schema, "x-guidance": _JSON_OPTIONS})
@@ -74,8 +77,9 @@ def json_rule(schema: Mapping[str, Any]) -> str:
 def regex_grammar(pattern: str, characters: str | None = None) -> str:
     r"""Return the grammar of the texts that `pattern` matches as a whole.
 
-    As in JSON schemas, \d stands for ASCII's digits, and \w for its letters, digits and underscore.
-    characters: the characters that may be written; None for all.
+    As in JSON schemas, \d stands for ASCII digits, and \w for ASCII letters, digits and underscore.
+
+    characters: the characters that the text may contain; None for all.
     """
     from llguidance import regex_to_lark
 
@@ -87,32 +91,32 @@ def regex_grammar(pattern: str, characters: str | None = None) -> str:
 
 
 def choices_grammar(choices: Sequence[str]) -> str:
-    """Return the grammar of the texts `choices`. Raises ValueError if there are none, or an empty
-    one."""
+    """Return the grammar that allows exactly the texts `choices`. Raises ValueError if there are no
+    choices, or if one is empty."""
     if not choices or "" in choices:
         raise ValueError("must be one or more texts, none of them empty")
     return lark_grammar(f"start: TEXT\nTEXT: {' | '.join(map(json.dumps, choices))}")
 
 
 def lark_grammar(grammar: str) -> str:
-    """Return the grammar of a text in Lark's syntax."""
+    """Return a grammar in Lark's syntax in llguidance's notation."""
     return json.dumps({"grammars": [{"lark_grammar": grammar}]})
 
 
 def reason_of(message: str) -> str:
-    """Return the reason in a message of llguidance's compiler, as a part of one line."""
+    """Return the reason in an error message of llguidance's compiler, shortened to one line."""
     if keywords := re.search(r"Unimplemented keys: \[(.*)\]", message):
         return f"unsupported keywords: {keywords[1]}"
     if "oneOf constraints are not supported" in message:
         return "the options of a oneOf may overlap; anyOf is supported"
     if error := re.search("^error: (.+)", message, re.MULTILINE):
-        return error[1]  # of a regular expression
+        return error[1]  # an error in a regular expression
     line = message.partition("\n")[0].rpartition("(in regex): ")[2]
     return line if len(line) < 200 else f"{line[:200]}..."
 
 
 def _schemas_in(schema: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Yield `schema` and the schemas in it."""
+    """Yield `schema` and all schemas nested in it."""
     rest: list[Any] = [schema]
     while rest:
         one = rest.pop()

@@ -15,22 +15,32 @@ from inference.text import GrowingText
 from model.layers.states import ModelState
 
 OnText = Callable[[str, Completion | None], None]
-"""Called with each piece of a growing text; the completion is None until the text has ended."""
+"""Called with each new piece of a text, and with its completion, which is None until the text has
+ended."""
 
 
 class Job:
     """A request in the engine.
 
-    has_begun: whether it has got a slot. ids: the tokens of the prompt and the text. unread: tokens
-    to read before the text can be written. read: the number of tokens in the model state, in the
-    end all except the last. state: the model state while the prompt is read; None while a slot
-    writes. steps_left: steps that the slot can still take, as far as the host knows; steps_granted:
-    the number of written tokens after them. keep_after: numbers of tokens after which the state is
-    kept for other requests; cached_tokens: tokens whose state was kept from another request.
-    prediction: the tokens of the request's prediction; accepted, rejected: numbers of tokens that
-    speculation guessed.
-    end_logprob: the log-probability of the separator that ended the text, of which it is no part.
-    error: why the text could not be written; its completion then has what was written before.
+    ids: the tokens of the prompt and the text.
+    prompt_tokens: the number of tokens of the prompt.
+    text: the generated text.
+    key: the random key of the text, uint32 [2].
+    prediction: the tokens of the request's prediction.
+    unread: tokens that must be read before the text can continue.
+    read: the number of tokens in the model state; while the text is generated, all except the last.
+    state: the model state of one row while tokens are unread; None while a slot has it.
+    steps_left: the number of steps that the slot can still take, as far as the host knows.
+    steps_granted: the number of generated tokens after these steps.
+    keep_after: the numbers of tokens after which the state is kept for other requests.
+    cached_tokens: the number of tokens whose state was kept from another request.
+    logprobs, prompt_logprobs: as in `Completion`.
+    end_logprob: the log-probability of the separator that ended the text; it is not in `logprobs`.
+    accepted, rejected: the number of tokens that speculation guessed right and wrong.
+    has_begun: whether the request has got a slot.
+    is_cancelled: whether the text is no longer wanted.
+    completion: None until the text has ended.
+    error: the reason why the text could not be continued; the completion then has the text so far.
     """
 
     def __init__(
@@ -84,19 +94,20 @@ class Job:
 
     @property
     def written(self) -> int:
-        """Return the number of tokens written."""
+        """Return the number of generated tokens."""
         return len(self.ids) - self.prompt_tokens
 
     @property
     def will_shift(self) -> bool:
-        """Return whether the text continues after the context is full."""
+        """Return whether the text will continue after the context is full."""
         return self.request.context_shift and self.steps_granted < self.request.max_tokens
 
     def write(self, columns_SC: np.ndarray, limit: int | None) -> None:
-        """Add drawn tokens to the text; the columns are those of
-        `inference.engine.slots.packed_logprobs`.
+        """Append drawn tokens to the text, and call `on_text` with the new piece.
 
-        limit: the number of tokens that fill the context; None if nothing does.
+        columns_SC: int32, one row per token, with the columns that `inference.engine.slots.decode`
+            returns. Rows after the end of the text are ignored.
+        limit: the number of tokens that fill the context; None if it is unlimited.
         """
         pieces = []
         scores = token_logprobs(columns_SC) if self.request.logprobs else []
@@ -125,10 +136,13 @@ class Job:
         return self.text.push(token)
 
     def write_forced(self, limit: int | None) -> None:
-        """Write the tokens to which the constraint leaves no choice, and let them be read together.
+        """Append the next tokens if the constraint determines them; they become `unread`.
 
-        A single one is left to a step. Does nothing if the request asks for what only steps give:
-        log-probabilities and penalties.
+        The model reads them together, which is faster than one step for each. Does nothing for a
+        single token, or if the request asks for log-probabilities or for frequency or presence
+        penalties, which only steps compute.
+
+        limit: the number of tokens that fill the context; None if it is unlimited.
         """
         sampling = self.request.sampling
         has_penalties = sampling.frequency_penalty or sampling.presence_penalty
@@ -136,7 +150,7 @@ class Job:
             return
         left = self.request.max_tokens - self.written
         if limit is not None:
-            left = min(left, limit - len(self.ids))  # The end is for a step to write.
+            left = min(left, limit - len(self.ids))  # A step fills the context and ends the text.
         forced = self.constraint.forced()[: max(left, 0)]
         if len(forced) < 2:
             return
@@ -149,7 +163,7 @@ class Job:
         self.tell("".join(pieces))
 
     def end(self) -> None:
-        """End the text of a request that only has its prompt scored."""
+        """End the text of a request that only asks for the log-probabilities of its prompt."""
         self.tell(self.text.end("length"))
 
     def fail(self, error: RequestError) -> None:
@@ -158,7 +172,7 @@ class Job:
         self.tell(self.text.end("cancelled"))
 
     def tell(self, piece: str) -> None:
-        """Pass on a piece of the text, and the completion if the text has ended."""
+        """Call `on_text` with a piece of the text and, if it has ended, its completion."""
         text = self.text
         if text.finish is not None:
             self.completion = Completion(
@@ -176,7 +190,7 @@ class Job:
             self.on_text(piece, self.completion)
 
     def shift_context(self, limit: int) -> None:
-        """Start to read the last half of the context again, from an empty state."""
+        """Make the last `limit` / 2 tokens unread, to be read again into an empty state."""
         self.unread, self.read = self.ids[-(limit // 2) :][:-1], 0
 
 
@@ -194,7 +208,7 @@ def options_of(requests: Iterable[Request]) -> frozenset[str]:
 
 
 def token_logprobs(columns_SC: np.ndarray) -> list[TokenLogprob]:
-    """Read the columns of `inference.engine.slots.packed_logprobs`."""
+    """Return the log-probabilities in columns of `inference.engine.slots.packed_logprobs`."""
     K = ALTERNATIVES
     floats_SC = np.ascontiguousarray(columns_SC).view(np.float32)
     return [

@@ -1,10 +1,10 @@
-"""Guesses the next tokens of each text from what it contains already (prompt look-up decoding).
+"""Guesses the next tokens of each text from its earlier tokens (prompt lookup decoding).
 
-The tokens of a text and of its prediction are kept on the device. The guess is what followed the
-latest of those earlier places that equal the end of the text for the largest number of tokens.
-Guessing stops for a while in texts where it is seldom right.
+The tokens of each text and of its prediction are kept on the device. The last tokens of the text
+are searched for in it. The guess is a copy of the tokens after the longest match; of equally long
+ones, the latest counts. Guessing pauses in texts whose guesses are seldom right.
 
-Axes: B slots, L room for a text, D draft, M length of a match, T tokens.
+Axes: B slots, L capacity for a text, D draft, M length of a match, T tokens.
 """
 
 from collections.abc import Sequence
@@ -18,35 +18,36 @@ from flax import struct
 from inference.sampling import Array
 
 DRAFT = 7
-"""Number of tokens that are guessed at a time, at most; not more than
+"""Largest number of tokens that are guessed at a time. It must not exceed
 `model.layers.attention.RING_SLACK`."""
 
 LONGEST_MATCH, SHORTEST_MATCH = 8, 2
-"""Number of equal tokens that are looked for, and that a guess needs."""
+"""Largest number of equal tokens that are searched for, and smallest number that a guess needs."""
 
 FIRST_GAIN, PREDICTED_GAIN = 1.5, 4.0
-"""Gains assumed for a new text, without and with a prediction: after one wrong guess, or three,
-guessing stops."""
+"""Gains (`Lookup.gain_B`) assumed for a new text, without and with a prediction. So guessing pauses
+after one wrong guess, or after three."""
 
 RECOVERY = 1 / 512
-"""What a slot's gain grows by at each step without guess, for each token of the match: a text that
-guessing failed for is tried again after 16 to 128 such steps."""
+"""Growth of a slot's gain at each step that finds a match but reads no guess, for each token of the
+match. So guessing resumes after 16 to 128 such steps."""
 
 TEXT_ROOM = 4096
-"""Number of tokens of a text that are looked up, if the context is unlimited."""
+"""Capacity L, in tokens, if the context is unlimited."""
 
 BETWEEN = -1
-"""Stands between prediction and prompt."""
+"""Stands between prediction and prompt, and in unused places."""
 
 
 @struct.dataclass
 class Lookup:
-    """Where the tokens of each slot's text are looked up.
+    """The tokens in which each slot's last tokens are searched for.
 
-    text_BL: int32, the prediction (after the last tokens of the prompt, which it follows), the
-    prompt, and what was written. length_B: the number of these tokens, int32; a text longer than L
-    is no longer looked up. gain_B: average number of right tokens in the last guesses, as a
-    multiple of `least_gain`, float32; -inf in slots for which nothing is guessed.
+    text_BL: int32. If there is a prediction: the last tokens of the prompt, which precede it, the
+        prediction, and `BETWEEN`. Then the prompt and the generated tokens.
+    length_B: int32, the number of these tokens. Nothing is guessed for a text longer than L.
+    gain_B: float32, a moving average of the number of right tokens in a guess, divided by
+        `least_gain`; -inf in slots without speculation.
     """
 
     text_BL: Array
@@ -56,8 +57,11 @@ class Lookup:
 
 @struct.dataclass
 class Draft:
-    """Guessed tokens: tokens_BD, of which length_B are meant; match_B is the length of the match
-    that they follow, 0 without a guess; int32."""
+    """The guess for each slot, int32.
+
+    tokens_BD: the guessed tokens, of which only the first `length_B` count.
+    match_B: the number of tokens in the match; 0 without a match.
+    """
 
     tokens_BD: jax.Array
     length_B: jax.Array
@@ -65,17 +69,17 @@ class Draft:
 
 
 def least_gain(slots: int, *, can_rewind: bool) -> float:
-    """Return the number of right tokens in each slot's guess that make up for the longer step.
+    """Return how many guessed tokens per slot must be right, on average, to be worth a longer step.
 
-    On a processor, a step of n positions takes about 7 + n units of time: the weights are read
-    once, the products grow with n. If the model's state can't be rewound, a wrong guess takes two
-    such steps.
+    On a CPU, a step that reads n positions takes about 7 + n units of time: the weights are read
+    once, and the products grow with n. If the model's state can't be rewound, a wrong guess costs
+    two such steps.
     """
     return DRAFT * slots / (slots + 7) * (1 if can_rewind else 2)
 
 
 def idle_lookup(room: int) -> Lookup:
-    """Return the arrays of one slot for which nothing is guessed, on the host."""
+    """Return the arrays of one slot without speculation, on the host. room: L."""
     text_1L = np.full((1, room), BETWEEN, np.int32)
     return Lookup(text_1L, np.zeros(1, np.int32), np.full(1, -np.inf, np.float32))
 
@@ -90,8 +94,9 @@ def lookup_of(
 ) -> Lookup:
     """Return the arrays of one slot for a text that may grow by `left` tokens, on the host.
 
-    prompt, written, prediction: tokens. room: L. If it is too small, the end of the prediction is
-    left out, then the beginning of the text.
+    prompt, written, prediction: ids of tokens.
+    room: L. If it is too small, the end of the prediction is left out first, then the beginning of
+        the text.
     """
     text = [*prompt, *written][-max(room - left, room // 2) :]
     gain = FIRST_GAIN
@@ -108,7 +113,7 @@ def lookup_of(
 def draft(lookup: Lookup) -> Draft:
     """Guess the tokens that follow each text.
 
-    If the text has repeated itself since the place that was found, the guess goes on repeating.
+    If fewer than `DRAFT` tokens come after the match, the guess repeats them.
     """
     text_BL, length_B = jnp.asarray(lookup.text_BL), jnp.asarray(lookup.length_B)
     L = text_BL.shape[1]
@@ -138,7 +143,7 @@ def draft(lookup: Lookup) -> Draft:
 
 
 def recorded(lookup: Lookup, tokens_BT: jax.Array, count_B: jax.Array) -> Lookup:
-    """Append the first `count_B` of the tokens to each text."""
+    """Return the lookup after appending the first `count_B` of `tokens_BT` (int32) to each text."""
     B, T = tokens_BT.shape
     L = lookup.text_BL.shape[1]
     place_BT = lookup.length_B[:, None] + jnp.arange(T)
@@ -154,11 +159,17 @@ def recorded(lookup: Lookup, tokens_BT: jax.Array, count_B: jax.Array) -> Lookup
 def learned(
     lookup: Lookup, match_B: jax.Array, drafted_B: jax.Array, accepted_B: jax.Array, least: float
 ) -> Lookup:
-    """Update the gains: of slots whose draft of `drafted_B` tokens was right for `accepted_B`
-    tokens, and of those that had a match and no draft. least: the `least_gain`."""
+    """Return the lookup with new gains. In a slot that read a draft, the gain is the average of the
+    old one and that of the draft. In any other slot, a gain below 1 grows by `RECOVERY` for each
+    token of the match.
+
+    match_B: the number of tokens in the match.
+    drafted_B, accepted_B: the number of guessed tokens that were read, and how many were right.
+    least: the `least_gain`.
+    """
     gain_B = jnp.asarray(lookup.gain_B)
     observed_B = accepted_B / least
-    # A draft that was cut short and right tells little: it might have been right for longer.
+    # A draft that was right to its end does not lower the gain: a longer one might have been right.
     is_right_B = accepted_B == drafted_B
     observed_B = jnp.where(is_right_B, jnp.maximum(gain_B, observed_B), observed_B)
     recovered_B = jnp.where(gain_B < 1, gain_B + RECOVERY * match_B, gain_B)

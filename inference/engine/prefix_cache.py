@@ -1,4 +1,4 @@
-"""Keeps model states after prompts, so that a prompt with the same beginning is not read again."""
+"""Keeps model states after prompts, so that a common beginning of prompts is read only once."""
 
 import hashlib
 from collections import Counter, OrderedDict, deque
@@ -12,16 +12,18 @@ from numpy.typing import NDArray
 from model.layers.states import ModelState
 
 SHORTEST_PREFIX = 16
-"""Tokens of the shortest prefix that is kept: shorter ones are read as fast as they are copied."""
+"""Smallest number of tokens of a kept prefix. Reading a shorter one is as fast as a copy of its
+state."""
 
 PROMPTS_REMEMBERED = 64
+"""Number of recent prompts that a new prompt is compared with, to find common prefixes."""
 
 ENTRY_BYTES = 512
-"""What an entry takes beside the arrays of its state, approximately."""
+"""Approximate memory of an entry in addition to the arrays of its state, in bytes."""
 
 
 class _Entry(NamedTuple):
-    """A state that is kept. length: number of tokens before it; bytes: its size."""
+    """A kept state, the number of tokens that lead to it, and its size in bytes."""
 
     length: int
     state: ModelState
@@ -29,12 +31,15 @@ class _Entry(NamedTuple):
 
 
 class PrefixCache:
-    """The states of one row after some tokens, by the digest of these; at most `capacity` bytes.
+    """Model states of one row, found by a digest of the tokens that lead to them.
 
-    Beside them, the last prompts are remembered, with 4 bytes for each token. The states used least
-    recently go first. States are whole: a recurrence's state can't be cut, so a kept prefix is
-    found only if it is a prefix of the new prompt as a whole. `shared_length` tells where to keep a
-    state, so that later prompts find it.
+    capacity: the largest total size of the states, in bytes. The least recently used ones are
+        dropped first.
+
+    States are used whole, because the state of a recurrence can't be cut to fewer tokens: a kept
+    state helps only if all of its tokens are a prefix of the new prompt. `shared_length` returns
+    after how many tokens a state should be kept, so that later prompts can use it. For this, the
+    last `PROMPTS_REMEMBERED` prompts are remembered, with 4 bytes per token.
     """
 
     def __init__(self, capacity: int):
@@ -45,11 +50,11 @@ class PrefixCache:
 
     @property
     def bytes(self) -> int:
-        """Return the size of all entries."""
+        """Return the total size of the kept states, in bytes."""
         return self._bytes
 
     def longest(self, ids: Sequence[int]) -> tuple[int, ModelState] | None:
-        """Return the longest kept prefix of `ids`: its number of tokens and its state."""
+        """Return the length and the state of the longest kept prefix of `ids`; None without one."""
         lengths = sorted(length for length in self._lengths if length <= len(ids))
         found = None
         for digest in _digests(ids, lengths):
@@ -62,19 +67,19 @@ class PrefixCache:
         return length, state
 
     def shared_length(self, ids: Sequence[int]) -> int:
-        """Remember a prompt, and return the number of tokens that it shares with an earlier one
-        from the beginning; 0 if these are too few to keep."""
+        """Remember a prompt. Return the length of its longest common prefix with a remembered one;
+        0 if that is too short to keep."""
         prompt = np.array(ids, np.int32)
         longest = max((_common(prompt, other) for other in self._prompts), default=0)
         self._prompts.append(prompt)
         return longest if longest >= SHORTEST_PREFIX else 0
 
     def wants(self, ids: Sequence[int]) -> bool:
-        """Return whether the state after `ids` is worth keeping and not kept yet."""
+        """Return whether the state after `ids` is long enough to keep, and not kept yet."""
         return len(ids) >= SHORTEST_PREFIX and _digest(ids) not in self._entries
 
     def add(self, ids: Sequence[int], state: ModelState) -> None:
-        """Keep the state after `ids`, unless it is larger than the capacity."""
+        """Keep the state after `ids`, if `wants(ids)` and its size is within the capacity."""
         size = ENTRY_BYTES + sum(leaf.nbytes for leaf in jax.tree.leaves(state))
         if size > self._capacity or not self.wants(ids):
             return
@@ -98,7 +103,7 @@ def _digest(ids: Sequence[int]) -> bytes:
 
 
 def _digests(ids: Sequence[int], lengths: Sequence[int]) -> Iterator[bytes]:
-    """Yield the digests of the first tokens of `ids`, for each of the rising lengths."""
+    """Yield the digest of the first n tokens of `ids`, for each n of `lengths`, which must rise."""
     tokens, read = np.array(ids, np.int32), 0
     hashed = hashlib.blake2b(digest_size=32)
     for length in lengths:
@@ -108,7 +113,7 @@ def _digests(ids: Sequence[int], lengths: Sequence[int]) -> Iterator[bytes]:
 
 
 def _common(a: NDArray[np.int32], b: NDArray[np.int32]) -> int:
-    """Return the number of equal first elements."""
+    """Return the length of the common prefix of two arrays."""
     most = min(len(a), len(b))
     differs = a[:most] != b[:most]
     return int(differs.argmax()) if differs.any() else most

@@ -1,4 +1,4 @@
-"""The engine's functions on the device, compiled for one model on one mesh."""
+"""Compiles the engine's functions on the device for one model on one mesh."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,16 +25,20 @@ from parallel.axes import named_sharding, replicated
 LOGPROBS, MASKS, SPECULATION = "logprobs", "masks", "speculation"
 
 ALL_OPTIONS = frozenset((*OFF, LOGPROBS, MASKS, SPECULATION))
-"""Everything that a request may ask of a program."""
+"""All options of a program: the settings in `OFF`, log-probabilities, masks of constraints, and
+speculation."""
 
 
 @dataclass(frozen=True)
 class Programs:
-    """Compiled functions of `inference.engine.slots` and `inference.engine.speculation`. The first
-    argument of each is the model's arrays; `Slots` are donated, model states of one row are not.
+    """Jitted functions of `inference.engine.slots` and `inference.engine.speculation`.
 
-    options: what the programs can do, a subset of `ALL_OPTIONS`; each option costs compilation time
-    even if no request uses it.
+    The first argument of each function is the model's arrays, in place of the module. `admit`,
+    `decode` and `speculate` donate their `Slots`, which can't be used afterwards.
+
+    graph: the model's graph, from `nnx.split`.
+    options: the options of `ALL_OPTIONS` that requests may use. Each one costs compilation time,
+        even if no request uses it.
     """
 
     graph: nnx.GraphDef
@@ -59,18 +63,21 @@ class Programs:
         rules: Mapping[str, Sequence[str]],
         options: frozenset[str],
     ) -> "Programs":
-        """Make the programs; each is compiled when it is first called with new shapes."""
+        """Build the programs. Each one is compiled when it is first called with new shapes.
+
+        mesh, rules: how activations and model states are sharded.
+        """
         everywhere = replicated(mesh)
         writable_V = writable_tokens(tokenizer)
 
         def place(module: Any, result: Any) -> Any:
-            """Shard the results of every program in the same way: so none is compiled twice."""
+            """Shard the results of all programs alike, so that no program is compiled twice."""
             if isinstance(result, tuple):
                 return tuple(place(module, one) for one in result)
             if isinstance(result, Slots):
                 rows = jax.tree.map(partial(place, module), result.rows)
                 return Slots(place(module, result.model), rows)
-            if isinstance(result, jax.Array):  # All hosts of a mesh read what was written.
+            if isinstance(result, jax.Array):  # All hosts read the drawn tokens.
                 return jax.lax.with_sharding_constraint(result, everywhere)
             return None if result is None else module.map_state(place_state, result)
 
@@ -107,8 +114,12 @@ class Programs:
         logprobs: bool,
         lookup: Lookup | None = None,
     ) -> SlotArrays:
-        """Return the arrays of one slot, on the host. prompt, written: the tokens of its text, the
-        last one of which is not in the model state. lookup: needed with the option `SPECULATION`.
+        """Return the arrays of one slot, on the host.
+
+        key_2: the random key of its text, from `inference.sampling.row_key`.
+        prompt, written: the tokens of its text so far. The last one is not yet in the model state.
+        left: the number of tokens that may still be generated.
+        lookup: needed with the option `SPECULATION`.
         """
         V, text = self.vocabulary_size, [*prompt, *written]
         counts_V = np.bincount(np.array(written, np.int64), minlength=V).astype(np.int32)
@@ -128,8 +139,10 @@ class Programs:
         )
 
     def idle_rows(self, count: int, text_room: int) -> SlotArrays:
-        """Return the arrays of `count` slots that do nothing. text_room: `room` of
-        `inference.engine.lookup.lookup_of`."""
+        """Return the arrays of `count` slots that generate nothing, on the host.
+
+        text_room: the capacity L of `inference.engine.lookup`, in tokens.
+        """
         sampling, key_2 = Sampling(temperature=0), np.zeros(2, np.uint32)
         lookup = idle_lookup(text_room)
         row = self.row_arrays(sampling, key_2=key_2, left=0, logprobs=False, lookup=lookup)

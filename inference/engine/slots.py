@@ -1,7 +1,8 @@
 """The arrays of all slots, and the functions that change them on the device.
 
-A slot holds one text: its model state, its settings, and what its next step needs. Options that a
-slot does not use have values without effect, so that one program serves every mixture of requests.
+A slot holds one text: its model state, its settings, and the inputs of its next step. Options that
+a slot does not use have values without effect, so that one program serves every mixture of
+requests.
 
 Axes: B slots, T length, V vocabulary, W words of a bit mask, S steps, C columns, K alternatives.
 """
@@ -23,25 +24,29 @@ ALTERNATIVES = 20
 """Number of likeliest tokens whose log-probabilities are returned at each position."""
 
 MOST_STEPS = 32
-"""Number of steps of a dispatch, at most."""
+"""Largest number of tokens that a slot generates in a dispatch."""
 
 UNMASKED = np.uint32(0xFFFFFFFF)
 """A word of a mask that allows all of its 32 tokens."""
 
 NOTHING = -1
-"""Stands in place of a token in the steps that a slot does not take."""
+"""Stands for a missing token, for example in a step that a slot does not take."""
 
 
 @struct.dataclass
 class SlotArrays:
-    """What belongs to each slot besides its model state.
+    """The arrays of each slot besides its model state. An array is None if the program is compiled
+    without its option.
 
-    pending_B: the token that the next step reads, int32. written_B: number of tokens written.
-    left_B: number of tokens that may still be written; 0 for a slot that is not writing. keys_B2:
-    random keys, uint32. For the penalties: seen_BV, whether the slot's text contains each token,
-    bool; counts_BV, how often it was written, int32. logprobs_B: whether log-probabilities are
-    wanted, bool. lookup: from what speculation guesses. An array is None if the program is
-    compiled without this option.
+    pending_B: int32, the last token of the text, which the next step reads.
+    written_B: int32, the number of generated tokens.
+    left_B: int32, the number of tokens that may still be generated; 0 for an idle slot.
+    keys_B2: uint32, random keys.
+    settings: the settings for sampling.
+    seen_BV: bool, whether each token occurs in the prompt or the text, for the repetition penalty.
+    counts_BV: int32, how often each token was generated, for the frequency and presence penalties.
+    logprobs_B: bool, whether the request asks for log-probabilities.
+    lookup: the tokens from which speculation guesses.
     """
 
     pending_B: Array
@@ -57,14 +62,14 @@ class SlotArrays:
 
 @struct.dataclass
 class Slots:
-    """All slots on the device: their model states, and their other arrays."""
+    """All slots on the device: their model states (`model`) and their other arrays (`rows`)."""
 
     model: ModelState
     rows: SlotArrays
 
 
 def initial_slots(module: Any, rows: SlotArrays, length: int) -> Slots:
-    """Return slots with empty states that have room for `length` tokens; `rows`: their arrays."""
+    """Return slots with the arrays `rows` and empty states with room for `length` tokens."""
     state = module.initial_state(len(rows.pending_B), length)
     return Slots(state, jax.tree.map(jnp.asarray, rows))
 
@@ -81,10 +86,14 @@ def prefill(
     segments_1T: Array,
     targets_1T: Array | None = None,
 ) -> tuple[ModelState, jax.Array | None]:
-    """Read the tokens of segment 1 into a model state of one row; return the new state.
+    """Read tokens into a model state of one row.
 
-    With `targets_1T`, the tokens that follow the tokens read, also return their log-probabilities:
-    packed as by `packed_logprobs`, int32 [T, C].
+    tokens_1T: int32.
+    segments_1T: int32, 1 for a token, 0 for padding.
+    targets_1T: int32, the token that follows each token; None if no scores are needed.
+
+    Returns the new state and the log-probabilities of the targets, int32 [T, C], in the format of
+    `packed_logprobs`; None without targets.
     """
     x_1TD, state = module.hidden(tokens_1T, state=state, segments_BT=segments_1T)
     if targets_1T is None:
@@ -93,8 +102,12 @@ def prefill(
 
 
 def admit(module: Any, slots: Slots, slot: Array, state: ModelState, row: SlotArrays) -> Slots:
-    """Let a slot write from the next step on, from a model state of one row. `row` has the slot's
-    arrays, with one row each."""
+    """Return the slots with a new text in one of them, which generates from the next step on.
+
+    slot: int32 scalar, the number of the slot.
+    state: a model state of one row, after all tokens of the text so far except the last.
+    row: the slot's arrays, with one row each.
+    """
 
     def put(x: jax.Array, new: jax.Array, axis: int = 0) -> jax.Array:
         return jax.lax.dynamic_update_slice_in_dim(x, new.astype(x.dtype), slot, axis)
@@ -109,7 +122,7 @@ def admit(module: Any, slots: Slots, slot: Array, state: ModelState, row: SlotAr
 
 
 def take_row(module: Any, slots: Slots, slot: Array, length: int) -> ModelState:
-    """Return the model state of one slot, with room for `length` tokens."""
+    """Return the model state of slot number `slot` as one row, with room for `length` tokens."""
     row = module.map_state(
         lambda axes, x: jax.lax.dynamic_slice_in_dim(x, slot, 1, axes.index("batch")), slots.model
     )
@@ -117,8 +130,8 @@ def take_row(module: Any, slots: Slots, slot: Array, length: int) -> ModelState:
 
 
 def resize(module: Any, slots: Slots, kept_B: Array, length: int) -> Slots:
-    """Return slots with the contents of the slots `kept_B` (int32 [new B]), in this order, and room
-    for `length` tokens each."""
+    """Return slots with the contents of the slots whose numbers are `kept_B` (int32 [new B]), in
+    this order, with room for `length` tokens each."""
     model = module.map_state(
         lambda axes, x: jnp.take(x, kept_B, axis=axes.index("batch")), slots.model
     )
@@ -127,13 +140,13 @@ def resize(module: Any, slots: Slots, kept_B: Array, length: int) -> Slots:
 
 
 def with_room(module: Any, state: ModelState, size: int, length: int) -> ModelState:
-    """Return a model state of `size` rows with room for `length` tokens; no row has more."""
+    """Return the model state of `size` rows with room for `length` tokens. No row may hold more."""
     shapes = jax.eval_shape(lambda: module.initial_state(size, length))
     return jax.tree.map(lambda x, like: fitted(x, like.shape), state, shapes)
 
 
 def fitted(x: jax.Array, shape: Sequence[int]) -> jax.Array:
-    """Cut or extend with zeros each dimension of an array to `shape`."""
+    """Return an array cut, or padded with zeros at the end of each dimension, to `shape`."""
     cut = x[tuple(slice(size) for size in shape)]
     missing = [(0, size - own) for size, own in zip(shape, cut.shape, strict=True)]
     return jnp.pad(cut, missing) if any(after for _, after in missing) else cut
@@ -149,13 +162,21 @@ def decode(
     end_id: int,
     writable_V: np.ndarray,
 ) -> tuple[Slots, jax.Array]:
-    """Take up to `steps` steps with the slots that are `allowed_B` and have tokens left to write.
+    """Take up to `steps` steps with the slots that are allowed and have tokens left to generate.
 
-    A step reads a slot's pending token and draws the next one; drawing `end_id` ends the slot's
-    text. Only tokens that are `writable_V` are drawn, and only those whose bit of `masks_BW`
-    (uint32) is set: a slot with a mask may take only one step. Returns the slots and what was
-    drawn, int32 [B, MOST_STEPS, C]: the token in column 0 (`NOTHING` if the slot took no step), and
-    the other columns of `packed_logprobs`.
+    A step reads each slot's pending token and draws the next one. Drawing `end_id` ends the slot's
+    text.
+
+    allowed_B: bool, the slots that take steps.
+    steps: int32 scalar, at most `MOST_STEPS`. It must be 1 if a slot has a mask, because a mask is
+        for one token.
+    masks_BW: uint32, the tokens that each slot may draw, in the format of `masked`; None for no
+        masks.
+    writable_V: bool, the tokens that any slot may draw.
+
+    Returns the slots and the drawn tokens, int32 [B, MOST_STEPS, C]. Column 0 is the token
+    (`NOTHING` if the slot took no step). If the program has log-probabilities, the others are those
+    of `packed_logprobs`.
     """
     B = len(slots.rows.pending_B)
     rows_B = jnp.arange(B)
@@ -218,17 +239,18 @@ def decode(
 
 
 def masked(logits_BV: jax.Array, masks_BW: Array) -> jax.Array:
-    """Set to -inf the logits whose bit is 0: token v is bit v % 32 of word v // 32."""
+    """Return the logits, with -inf for the tokens whose bit is 0: for token v, bit v % 32 of word
+    v // 32."""
     token_V = np.arange(logits_BV.shape[1])
     words_BV = jnp.asarray(masks_BW)[:, token_V // 32]
     return jnp.where(words_BV >> (token_V % 32).astype(np.uint32) & 1, logits_BV, -jnp.inf)
 
 
 def packed_logprobs(logits_BV: jax.Array, tokens_B: Array) -> jax.Array:
-    """Return the tokens' log-probabilities and the likeliest tokens', int32 [B, 2 + 2 K].
+    """Return the log-probabilities of `tokens_B` and of the likeliest tokens, int32 [B, 2 + 2 K].
 
-    Columns: the token; its log-probability, as the bits of a float32; the K likeliest tokens; their
-    log-probabilities.
+    Columns: the token; its log-probability in nats, as the bits of a float32; the K likeliest
+    tokens; their log-probabilities in the same format.
     """
     logprobs_BV = jax.nn.log_softmax(logits_BV)
     own_B1 = jnp.take_along_axis(logprobs_BV, tokens_B[:, None], axis=1)

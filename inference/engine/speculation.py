@@ -1,7 +1,7 @@
-"""Speculation: a step that reads several guessed tokens at once and keeps those that are right.
+"""Speculative decoding: a step reads several guessed tokens at once and keeps the right ones.
 
-A guessed token is right if it equals the token that the slot draws at its place, with its own key
-and settings. So texts are the same as without speculation, whatever was guessed.
+A guessed token is right if it equals the token that the slot draws at this position with its own
+key and settings. So texts are the same as without speculation, whatever the guesses are.
 
 Axes: B slots, T tokens of a step (the pending one and the draft), D draft, V vocabulary, W words of
 a bit mask, S tokens of a dispatch, C columns.
@@ -31,14 +31,19 @@ from inference.sampling import Array, sample
 from model.layers.states import ModelState
 
 FEW = 2
-"""Number of tokens that are read again in a short step of their own: most wrong drafts are wrong
-from their first token on."""
+"""If every slot keeps at most this many tokens of a step, a short step reads them again. This is
+the usual case: most wrong drafts are wrong from their first token on."""
 
 
 @struct.dataclass
 class _Output:
-    """What a dispatch has written so far: columns_BSC as returned by `speculate`; numbers of tokens
-    written, guessed right and guessed, int32."""
+    """The results of a dispatch so far.
+
+    columns_BSC: int32, as `inference.engine.slots.decode` returns them.
+    written_B: int32, the number of generated tokens.
+    accepted_B: int32, the number of guessed tokens that were right.
+    drafted_B: int32, the number of guessed tokens that were read.
+    """
 
     columns_BSC: jax.Array
     written_B: jax.Array
@@ -48,9 +53,14 @@ class _Output:
 
 @struct.dataclass
 class _Plan:
-    """What the next step does: active_B, the slots that take it, bool; draft_BD, guessed tokens, of
-    which it reads drafted_B; match_B as in `Draft`; is_worth_it, whether it reads guessed tokens at
-    all, bool."""
+    """The inputs of the next step.
+
+    active_B: bool, the slots that take the step.
+    draft_BD: int32, guessed tokens.
+    drafted_B: int32, how many of them the step reads.
+    match_B: int32, as in `Draft`; 0 in slots that are not active.
+    is_worth_it: bool scalar, whether reading guessed tokens is expected to save time.
+    """
 
     active_B: jax.Array
     draft_BD: jax.Array
@@ -74,12 +84,13 @@ def speculate(
     end_id: int,
     writable_V: np.ndarray,
 ) -> tuple[Slots, jax.Array]:
-    """Write at least `steps` tokens, and at most MOST_STEPS, in each of the slots that are
-    `allowed_B`, unless their texts end before. A slot with a mask writes one token.
+    """Generate at least `steps` and at most `MOST_STEPS` tokens in each slot that is allowed,
+    unless its text ends before. A slot with a mask generates one token.
 
-    The arguments and the results are those of `inference.engine.slots.decode`, but the returned
-    array has two more rows, int32 [B, MOST_STEPS + 2, C], whose column 0 has the numbers of
-    accepted and of rejected tokens of the drafts.
+    Arguments and results are those of `inference.engine.slots.decode`, except that `steps` may
+    exceed 1 beside a slot with a mask, and that the returned array has two more rows, int32
+    [B, MOST_STEPS + 2, C]. In column 0, the first of them has the number of guessed tokens that
+    were right, the second the number of those that were wrong.
     """
     B = len(slots.rows.pending_B)
     room_B = jnp.full(B, MOST_STEPS)
@@ -124,8 +135,9 @@ def _plan(
 ) -> _Plan:
     """Guess the next tokens, and decide whether the next step reads them.
 
-    written_B, room_B: number of tokens that each slot has written in this dispatch, and that it
-    may write. least: the `least_gain`.
+    written_B: int32, the number of tokens that each slot has generated in this dispatch.
+    room_B: int32, the largest number of tokens that each slot may generate in this dispatch.
+    least: the `least_gain`.
     """
     assert rows.lookup is not None
     guess = draft(rows.lookup)
@@ -154,8 +166,11 @@ def _step(
     end_id: int,
     writable_V: np.ndarray,
 ) -> tuple[Slots, _Output]:
-    """Read the pending tokens and the drafts, and write the tokens drawn after them as far as these
-    are right: at least one in each active slot."""
+    """Read the pending tokens and the drafts, and draw a token after each of them.
+
+    Each active slot keeps its drawn tokens up to and including the first one that differs from its
+    draft or ends the text. If there is none, it keeps all of them: one more than the draft has.
+    """
     rows, active_B, draft_BD = slots.rows, plan.active_B, plan.draft_BD
     assert rows.lookup is not None
     tokens_BT = jnp.concatenate([rows.pending_B[:, None], draft_BD], axis=1)
@@ -205,12 +220,12 @@ def _step(
 
 
 def _draw(logits_BTV: jax.Array, slots: Slots, draft_BD: jax.Array) -> jax.Array:
-    """Draw the token after each position of a step, int32 [B, T], as if the positions before it had
-    been written one by one."""
+    """Draw the token after each position of a step, int32 [B, T], as if the tokens before it had
+    been generated one by one."""
     B, T, V = logits_BTV.shape
     rows_B11 = jnp.arange(B)[:, None, None]
     position_T1 = jnp.arange(T)[:, None]
-    # Position t comes after the first t tokens of the draft; others are dropped.
+    # Position t comes after the first t tokens of the draft. The index V drops the others.
     token_BTD = jnp.where(jnp.arange(T - 1) < position_T1, draft_BD[:, None], V)
 
     def with_draft(x_BV: Array | None) -> jax.Array | None:
@@ -240,8 +255,8 @@ def _draw(logits_BTV: jax.Array, slots: Slots, draft_BD: jax.Array) -> jax.Array
 def _columns(
     logits_BTV: jax.Array, drawn_BT: jax.Array, active_B: jax.Array, logprobs_B: Array | None
 ) -> jax.Array:
-    """Return the drawn tokens and, if a slot needs them, the other columns of `packed_logprobs`,
-    int32 [B, T, C]."""
+    """Return the drawn tokens, int32 [B, T, C]. If the program has log-probabilities, they are
+    followed by the other columns of `packed_logprobs`, which are 0 if no slot needs them."""
     B, T, V = logits_BTV.shape
     tokens_BT1 = drawn_BT[:, :, None]
     if logprobs_B is None:
@@ -265,10 +280,13 @@ def _state_after(
     real_BT: jax.Array,
     kept_BT: jax.Array,
 ) -> ModelState:
-    """Return the state after the tokens that are `kept_BT`; `after` is the one after `real_BT`.
+    """Return the model state after the tokens that are kept.
 
-    Attention forgets the tokens that were wrong; other mixers read the right ones again, from the
-    state before.
+    before, after: the states before the step, and after all tokens that it read.
+    real_BT, kept_BT: bool, which of `tokens_BT` the step read, and which of them are kept.
+
+    If all mixers are attention, the state is rewound to the kept tokens. Otherwise the kept tokens
+    are read again from the state before the step, unless all tokens are kept.
     """
     T = tokens_BT.shape[1]
     if T == 1:

@@ -1,8 +1,8 @@
 """The bytes that each token of a vocabulary writes.
 
-A text can be constrained token by token only if it is the joined bytes of its tokens: so it is for
-byte-level vocabularies, for those with byte tokens (`<0x0A>`) and for those of characters, but not
-where decoding puts white space between words.
+A text can be constrained token by token only if it is the concatenation of its tokens' bytes. This
+holds for byte-level vocabularies, vocabularies with byte tokens (`<0x0A>`) and vocabularies of
+characters. It does not hold where decoding puts white space between words.
 """
 
 import json
@@ -13,20 +13,20 @@ from typing import Any
 from data.codecs.tokenizers import Tokenizer, signs_of_bytes
 
 _MARK = 0xFF
-"""A byte that no text in UTF-8 has. llguidance begins the names of special tokens with it."""
+"""A byte that never occurs in UTF-8. llguidance marks the names of special tokens with it."""
 
 
 _BYTES = {sign: byte for byte, sign in enumerate(signs_of_bytes())}
 
 
 class TokenBytes:
-    """The bytes of each token of `tokenizer`, and texts as tokens.
+    """Maps the tokens of `tokenizer` to bytes, and texts to tokens.
 
-    pieces: the bytes by id; empty for special tokens, for the unknown token, for an id without a
-    token and for a token that no text in UTF-8 has.
+    pieces: the bytes of each token, by id. They are empty for special tokens, for the unknown
+        token, for ids without a token, and for tokens with the byte 0xFF, which UTF-8 never has.
 
-    Raises ValueError if a text is not the joined bytes of its tokens; the message continues the
-    words "a vocabulary".
+    Raises ValueError if texts are not the concatenation of their tokens' bytes. The message
+    continues the words "a vocabulary".
     """
 
     def __init__(self, tokenizer: Tokenizer):
@@ -44,10 +44,10 @@ class TokenBytes:
         self._longest = max(map(len, self._ids), default=0)
 
     def encode(self, text: str) -> list[int]:
-        """Return tokens whose joined bytes are `text`, [] if there are none.
+        """Return tokens whose joined bytes are `text`; [] if the vocabulary can't write it.
 
-        They are the tokenizer's own, unless its normalizer changes the text; then the longest that
-        match, from the left.
+        These are the tokens that the tokenizer returns. If they spell another text, because the
+        normalizer changes it, the longest matching token is taken at each place, from the left.
         """
         ids = self._backend.encode(text, add_special_tokens=False).ids
         pieces = [self.pieces[number] for number in ids]
@@ -62,12 +62,12 @@ class TokenBytes:
         return self._longest_matches(wanted)
 
     def unwritable(self, text: str) -> list[str]:
-        """Return the characters of `text` for which the vocabulary has no tokens, sorted."""
+        """Return the characters of `text` that the vocabulary can't write, sorted."""
         return sorted(char for char in set(text) if not self._longest_matches(char.encode()))
 
     def characters(self) -> str | None:
-        """Return the characters that can be written, sorted. None if all can: the vocabulary has
-        every byte of UTF-8."""
+        """Return the characters that the vocabulary can write, sorted; None if it can write all,
+        because it has a token for each byte of UTF-8."""
         if all(bytes([byte]) in self._ids for byte in range(0xF5) if byte not in (0xC0, 0xC1)):
             return None
         texts = (piece.decode(errors="ignore") for piece in self._ids)
@@ -89,8 +89,8 @@ class TokenBytes:
 def _steps(decoder: Mapping[str, Any] | None) -> Sequence[Mapping[str, Any]]:
     """Return the steps of a decoder of Hugging Face's tokenizers.
 
-    Raises ValueError if they do more than to turn each token into bytes, except for removing a
-    space at the beginning of a text.
+    Raises ValueError if the decoded text is not the concatenation of the tokens' bytes. A space
+    removed at the beginning of the text is allowed.
     """
     if decoder is None:
         raise ValueError("without a decoder puts spaces between its tokens")
@@ -114,7 +114,7 @@ def _bytes_of(token: str, steps: Sequence[Mapping[str, Any]]) -> bytes:
         if kind == "ByteLevel":
             try:
                 return bytes(map(_BYTES.__getitem__, token))
-            except KeyError:  # a token that was added as text
+            except KeyError:  # a token that was added as plain text
                 return token.encode()
         if kind == "ByteFallback" and (byte := re.fullmatch("<0x([0-9A-Fa-f]{2})>", token)):
             return bytes.fromhex(byte[1])

@@ -1,10 +1,11 @@
-"""Compiles grammars on trial, in a process of its own.
+"""Compiles grammars on trial, in a separate process.
 
-llguidance overflows the stack on chains of some thousand references, and takes minutes for some
-schemas of a few lines. Such a grammar ends that process instead of this one, and is refused.
+llguidance overflows the stack on chains of a few thousand references, and takes minutes for some
+schemas of a few lines. Such a grammar ends the trial process instead of this one, and is refused.
 
-Run as a program, this file answers each line of standard input, a grammar as a JSON string, with a
-line: the compiler's message as a JSON string, empty if the grammar compiles.
+This file is also the program of the trial process. Each line of its standard input is a grammar as
+a JSON string. It answers with a line that has the compiler's error message as a JSON string, which
+is empty if the grammar compiles.
 """
 
 import functools
@@ -21,24 +22,25 @@ if TYPE_CHECKING:
     from llguidance import LLParserLimits
 
 MOST_SECONDS = 3
-"""CPU time for one grammar. The largest schemas that are allowed take half a second."""
+"""CPU seconds for one grammar. The largest schemas that are allowed take half a second."""
 
 MOST_BYTES = 4 << 30
-"""Address space of the process."""
+"""Limit of the trial process's address space."""
 
 STACK_BYTES = 2 << 20
-"""A thread of Python has at least four times as much, so what fits here fits everywhere."""
+"""Stack of the thread that compiles in the trial process. Python's threads have at least four times
+as much, so a grammar that compiles here does not overflow the stack elsewhere."""
 
 TOO_SLOW = f"compiling it takes longer than {MOST_SECONDS} seconds"
 TOO_LARGE = "compiling it takes too much memory, or it is nested too deeply"
 
 
 INHERITED = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH")
-"""Variables of the environment that the process gets: none with secrets."""
+"""Environment variables that the trial process gets. The others may be secrets."""
 
 
 def parser_limits() -> "LLParserLimits":
-    """Return the limits of llguidance under which a step of a text takes at most half a second."""
+    """Return limits for llguidance with which a step of a text takes at most half a second."""
     from llguidance import LLParserLimits
 
     return LLParserLimits(
@@ -53,12 +55,12 @@ def parser_limits() -> "LLParserLimits":
 
 @functools.lru_cache(maxsize=128)
 def compilation_error(grammar: str) -> str:
-    """Return why llguidance can't compile `grammar`; empty if it can."""
+    """Return the reason why llguidance can't compile `grammar`; empty if it can."""
     return _TRIALS.error(grammar)
 
 
 class _Trials:
-    """The other process: started for the first grammar, and again after one that ended it."""
+    """The trial process: started for the first grammar, and again after one that ended it."""
 
     def __init__(self):
         self._lock = threading.Lock()
@@ -89,7 +91,7 @@ class _Trials:
 
 
 def _started() -> "subprocess.Popen[str]":
-    """Start the process, in a session of its own: Ctrl-C in a terminal does not end it."""
+    """Start the trial process in its own session, so that Ctrl-C in a terminal does not end it."""
     import subprocess
 
     return subprocess.Popen(
@@ -107,7 +109,7 @@ _TRIALS = _Trials()
 
 
 def _serve() -> None:
-    """Answer the grammars on standard input, one after the other, until it is closed."""
+    """Compile the grammars on standard input one after another, and print the answers."""
     import resource
 
     from llguidance import LLMatcher, LLTokenizer
@@ -116,13 +118,13 @@ def _serve() -> None:
     threading.stack_size(STACK_BYTES)
     tokenizer, limits = LLTokenizer("byte"), parser_limits()
     for line in sys.stdin:
-        errors = [TOO_LARGE]  # the compiler replaces it, unless it fails
+        errors = [TOO_LARGE]  # replaced when the compiler returns
 
         def compile_grammar(grammar: str, errors: list[str] = errors) -> None:
             matcher = LLMatcher(tokenizer, grammar, limits=limits, log_level=0)
             errors[:] = [matcher.get_error()]
 
-        signal.setitimer(signal.ITIMER_PROF, MOST_SECONDS)  # its signal ends the process
+        signal.setitimer(signal.ITIMER_PROF, MOST_SECONDS)  # SIGPROF ends the process
         thread = threading.Thread(target=compile_grammar, args=(json.loads(line),))
         thread.start()
         thread.join()

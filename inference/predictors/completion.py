@@ -46,8 +46,8 @@ class TextCompletion(Predictor[Request, Completion]):
     context: the number of tokens that the model can attend to, which is its training length. A
         model with unbounded context (only recurrence) reads and generates texts of any length.
 
-    The engine's programs have only the options and the room that the requests need, so that they
-    compile fast.
+    The programs are compiled only for the options and the lengths that the requests need, so that
+    compilation is fast.
     """
 
     fields = WRITING_FIELDS | {"prompt", "stream", *CONSTRAINT_FIELDS}
@@ -155,7 +155,8 @@ class TextCompletion(Predictor[Request, Completion]):
         )
 
     def programs(self, graph: "nnx.GraphDef", options: "frozenset[str]") -> "Programs":
-        """Return an engine's programs for models of `graph`, with these options."""
+        """Return the engine's programs for models of `graph`, with these options. The latest
+        ones are used again if both are equal."""
         from inference.engine.programs import Programs
 
         made = self._programs
@@ -191,7 +192,7 @@ class TextCompletion(Predictor[Request, Completion]):
 
 
 def numbered(requests: Sequence[Request]) -> list[Request]:
-    """Set the `repeat` of requests that equal an earlier one in prompt and seed."""
+    """Return the requests, numbered by `repeat` among those with the same prompt and seed."""
     counts: dict[tuple[str | tuple[int, ...], int], int] = {}
     numbered = []
     for request in requests:
@@ -202,7 +203,7 @@ def numbered(requests: Sequence[Request]) -> list[Request]:
 
 
 def _bias_pairs(bias: Any) -> tuple[tuple[int, float], ...]:
-    """Return a mapping of ids to biases, whose ids may be texts as in JSON, as sorted pairs."""
+    """Return a mapping of ids to biases as sorted pairs. The ids may be strings, as in JSON."""
     try:
         return tuple(sorted((int(token), float(value)) for token, value in dict(bias).items()))
     except (TypeError, ValueError):

@@ -28,7 +28,7 @@ MASK = "[MASK]"
 CANDIDATES = 5
 
 MOST_ROWS, MOST_GAPS = 32, 256
-"""Limits of a batch of prompts; a prompt with more gaps is a batch of its own."""
+"""Largest number of prompts and of gaps in a batch. A prompt with more gaps is its own batch."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class GapFilling(PromptPredictor[Filled]):
     def encode(self, module: Any, prompt: str) -> Gapped:
         """Return a prompt as tokens. Raises `UsageError` if it has no gap or too many tokens."""
         texts = _around_gaps(prompt)
-        # What surely is too long is not encoded with each filler in the gaps.
+        # Refuse what is surely too long before the slower encoding around gaps.
         count = sum(len(ids) for ids in self._tokenizer.encode_many(texts))
         self._check_length(count, 2 * self._length)
         self._check_length(len(texts) - 1, self._length)
@@ -117,9 +117,9 @@ class GapFilling(PromptPredictor[Filled]):
                 yield _filled(one.prompt, self._codec, one.pieces, probabilities_GV)
 
     def warm_up(self, module: Any) -> None:
-        """Compile all programs that `fill` needs for as many prompts and gaps as `row_sizes` and
-        `gap_sizes` have."""
-        self._codec.encode([""])  # It is made here, not for the first prompt.
+        """Compile all programs that `fill` needs for the numbers of prompts and of gaps in
+        `row_sizes` and `gap_sizes`."""
+        self._codec.encode([""])  # Builds the codec now, not at the first prompt.
         for rows in self.row_sizes:
             for gaps in self.gap_sizes:
                 arrays = np.zeros((2, rows, self._length), np.int32)
@@ -172,7 +172,7 @@ def _probabilities(
 
 
 def _mask(module: Any) -> int:
-    """Return the id that stands for a missing token: the last one, which the tokenizer has not."""
+    """Return the id of a missing token: the model's last id, which the tokenizer does not have."""
     return module.vocabulary_size - 1
 
 

@@ -13,7 +13,7 @@ from interop.family import Family
 from interop.folder import CONFIG
 from interop.formats.source import Source
 from interop.param_layout import param_layout, stack_of
-from interop.tables import LAYER, Kernel, Row, Scaled
+from interop.tables import Kernel, Row, Scaled
 from training.trees import matching
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -76,8 +76,9 @@ def adapter_tensors(
     if config.train.lora.rank is None:
         raise UsageError("--lora=adapter: this run has no LoRA pairs, as train.lora.rank is none")
     scanned = getattr(config.model, "scan_layers", False)
-    rows = {name: row for row in family.table.rows for name in row.ours}
     own = {name: array for name, array in params.items() if not name.startswith(f"{LORA}.")}
+    unrolled = _unrolled(own, scanned)
+    rows = {name: row for row in family.table.rows_of(unrolled) for name in row.ours}
     pairs = {
         name.removeprefix(f"{LORA}."): _layers_first(name, array, scanned)
         for name, array in params.items()
@@ -87,7 +88,7 @@ def adapter_tensors(
     modules: list[str] = []
     for name, array in _unrolled(pairs, scanned).items():
         kernel, letter = name.rsplit(".", 1)
-        row = _row_of(kernel, rows)
+        row = rows[kernel]
         transformation = row.transformation
         if isinstance(transformation, Scaled):
             array = array * array.dtype.type(2.0**transformation.exponent if letter == "b" else 1)
@@ -104,12 +105,12 @@ def adapter_tensors(
     trained = set().union(*(matching(list(own), one, "train.lora.train_also") for one in patterns))
     whole: list[str] = []
     for name in _unrolled({name: own[name] for name in trained}, scanned):
-        row = _row_of(name, rows)
+        row = rows[name]
         if len(row.ours) > 1:
             raise _no_module(name, row, family)
         whole.append(_module(family.table.tensor_name(row)))
-    for name, array in _unrolled(own, scanned).items():
-        row = _row_of(name, rows)
+    for name, array in unrolled.items():
+        row = rows[name]
         tensor = family.table.tensor_name(row)
         if _module(tensor) in whole:
             tensors[PREFIX + tensor] = row.to_theirs([array])
@@ -132,15 +133,6 @@ def _unrolled(arrays: Mapping[str, NDArray], scanned: bool) -> dict[str, NDArray
     """Return the arrays by their names in the model with unrolled layers."""
     layout = param_layout(arrays, scanned=scanned)
     return {name: place.view(arrays) for name, place in layout.items()}
-
-
-def _row_of(name: str, rows: Mapping[str, Row]) -> Row:
-    """Return the row of a parameter."""
-    layer, stack = 0, stack_of(name)
-    if stack is not None:
-        number, rest = name.removeprefix(stack).split(".", 1)
-        layer, name = int(number), f"{stack}{LAYER}.{rest}"
-    return rows[name].for_layer(layer)
 
 
 def _no_module(name: str, row: Row, family: Family) -> UsageError:

@@ -15,11 +15,11 @@ from typing import Any
 import tokenizers
 from tokenizers import processors
 
+from configs.reading.inputs import ORIGINAL_TOKENIZER
 from configs.schema.config import Config
 from data.codecs.chat import ASSISTANT, TEMPLATE, ChatTokenizer
 from data.codecs.gaps import GapCodec
 from data.codecs.tokenizers import UNKNOWN, Tokenizer
-from interop.exported import ORIGINAL_TOKENIZER
 from interop.loading import CHAT_TEMPLATE
 
 TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"

@@ -25,11 +25,12 @@ from interop.folder import CONFIG
 from interop.formats.adapter import write_adapter
 from interop.formats.equal_models import equal_config, equal_params, equal_sizes
 from interop.formats.hub_pairs import HubPairTokenizer
-from interop.formats.hub_pictures import PREPROCESSOR, preprocessor
+from interop.formats.hub_pictures import preprocessor
 from interop.formats.hub_tokenizer import NO_IDS, HubTokenizer
 from interop.formats.model_card import model_card
 from interop.formats.native import write_description
 from interop.formats.source import Source
+from interop.pictures import PREPROCESSOR
 from interop.tensor_files import write_tensors
 from training.trees import nested
 
@@ -109,7 +110,8 @@ def _write_model(source: Source, found: Counterpart, out: Path) -> Sequence[str]
     """Write the whole model into the folder `out`. Return notes for the user."""
     scanned = getattr(source.config.model, "scan_layers", False)
     params = equal_params(source.config, source.data_spec, source.params())
-    tensors = to_tensors(found.family.name, nested(params), scanned=scanned)
+    statistics = nested(source.statistics())
+    tensors = to_tensors(found.family.name, nested(params), statistics, scanned=scanned)
     tensors = dict(found.family.finish(tensors, found.fields))
     out.mkdir()
     write_tensors(tensors, out)
@@ -124,7 +126,7 @@ def _write_model(source: Source, found: Counterpart, out: Path) -> Sequence[str]
     elif source.data_spec.vocabulary_size is not None:
         written |= NO_IDS
     if source.data_spec.image_shape is not None:
-        _write_json(out / PREPROCESSOR, preprocessor(source, found.family.pixels))
+        _write_json(out / PREPROCESSOR, preprocessor(source))
     _write_json(out / CONFIG, written)
     return notes
 

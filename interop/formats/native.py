@@ -6,7 +6,7 @@ Layers that were scanned are stacked.
 """
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from numpy.typing import NDArray
@@ -15,8 +15,10 @@ from configs.data_spec import DataSpec
 from configs.schema.config import Config
 from interop.exported import NAME, Exported
 from interop.folder import Folder
+from interop.formats.registry import Arrays
 from interop.formats.source import Source
 from interop.tensor_files import write_tensors
+from training.model_def import ModelDef
 
 PARAMS, STATISTICS = "params.", "statistics."
 
@@ -39,21 +41,30 @@ def write(source: Source, out: Path) -> Sequence[str]:
 
 def write_description(source: Source, out: Path, format_name: str) -> None:
     """Write `triform.json`, and `tokenizer.json` if there is a tokenizer, into the folder `out`."""
-    manifest = source.restored.manifest
-    config = source.config.model_dump(mode="json")
-    config["train"]["lora"]["rank"] = None  # The written weights are merged.
-    exported = Exported(
-        format_name, source.restored.step, config, manifest["data"], manifest["metrics"]
-    )
-    (out / NAME).write_text(exported.text(), encoding="utf-8")
+    (out / NAME).write_text(description(source, format_name).text(), encoding="utf-8")
     if source.tokenizer is not None:
         shutil.copyfile(source.tokenizer, out / "tokenizer.json")
 
 
-def read_arrays(folder: Path) -> tuple[Mapping[str, NDArray], Mapping[str, NDArray]]:
+def description(source: Source, format_name: str) -> Exported:
+    """Return the description of a model with merged weights."""
+    manifest = source.restored.manifest
+    config = source.config.model_dump(mode="json")
+    config["train"]["lora"]["rank"] = None  # The written weights are merged.
+    return Exported(
+        format_name,
+        source.restored.step,
+        config,
+        manifest["data"],
+        manifest["metrics"],
+        manifest.get("special_tokens"),
+    )
+
+
+def read_arrays(path: Path, model_def: ModelDef) -> Arrays:
     """Return the parameters and the batch statistics of a folder, by their dotted names. Raises
     `UsageError` if a file is missing or damaged."""
-    opened = Folder(folder)
+    opened = Folder(path)
     params, statistics = (
         {n.removeprefix(prefix): opened.tensor(n) for n in opened.names if n.startswith(prefix)}
         for prefix in (PARAMS, STATISTICS)

@@ -103,10 +103,14 @@ class FeedForward(nnx.Module):
 
     def __call__(self, x_BTD: jax.Array) -> jax.Array:
         """Map [B, T, D] to [B, T, D]."""
+        return self.down(self.hidden(x_BTD))
+
+    def hidden(self, x_BTD: jax.Array) -> jax.Array:
+        """Map [B, T, D] to the hidden units [B, T, F]."""
         h_BTF = checkpoint_name(self.up(x_BTD), "feed_forward")
         if self.gate is None:
             h_BTF = captured(self.activation(h_BTF))
         else:
             gate_BTF = checkpoint_name(self.gate(x_BTD), "feed_forward")
             h_BTF = captured(self.activation(gate_BTF)) * h_BTF
-        return self.down(constrain(h_BTF, "batch", "length", "mlp"))
+        return constrain(h_BTF, "batch", "length", "mlp")

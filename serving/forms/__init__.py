@@ -1,2 +1,1 @@
-"""The bodies of requests and answers, as pydantic models, and how they become requests to a
-model."""
+"""Pydantic models of the bodies of requests and answers; they parse and check requests."""

@@ -1,11 +1,11 @@
-"""Parts that the bodies of several routes' answers share."""
+"""Parts of answer bodies that several routes share."""
 
 import math
 
 import pydantic
 
 UNLIKELY = -9999.0
-"""Stands for minus infinity, which JSON does not have."""
+"""Replaces a log-probability of minus infinity, which JSON does not have."""
 
 
 class AnswerModel(pydantic.BaseModel):
@@ -13,13 +13,13 @@ class AnswerModel(pydantic.BaseModel):
 
 
 class PromptTokensDetails(AnswerModel):
-    """Tokens of the prompt that did not have to be read again."""
+    """cached_tokens: number of prompt tokens whose states were kept from an earlier prompt."""
 
     cached_tokens: int = 0
 
 
 class CompletionTokensDetails(AnswerModel):
-    """Tokens of a predicted text that were right, and wrong."""
+    """Numbers of tokens of `prediction` that matched the answer, and that did not."""
 
     accepted_prediction_tokens: int = 0
     rejected_prediction_tokens: int = 0
@@ -36,18 +36,18 @@ class Usage(AnswerModel):
 
 
 def finite(logprob: float) -> float:
-    """Return a log-probability that JSON can hold."""
+    """Return a log-probability, or `UNLIKELY` if it is not finite."""
     return logprob if math.isfinite(logprob) else UNLIKELY
 
 
 class State(AnswerModel):
-    """Whether the server can answer: ok, ready, compiling, stopping or failed."""
+    """The state of the server: ok, ready, compiling, stopping or failed."""
 
     status: str
 
 
 class ModelCard(AnswerModel):
-    """A model."""
+    """The model that is served. created: when the server started, in seconds of Unix time."""
 
     id: str
     object: str = "model"
@@ -56,14 +56,15 @@ class ModelCard(AnswerModel):
 
 
 class ModelList(AnswerModel):
-    """All models."""
+    """A list with the model that is served."""
 
     object: str = "list"
     data: list[ModelCard]
 
 
 class Error(AnswerModel):
-    """What is wrong. request_id: what the log calls the request."""
+    """An error. param: the parameter that is wrong. request_id: the id of the request in the
+    log."""
 
     message: str
     type: str

@@ -14,12 +14,14 @@ from serving.forms.form import Part
 from serving.forms.sampling import WritingForm, within
 
 MOST_TOOLS = 128
-"""Tools of a request, as OpenAI's description says."""
+"""Maximum number of tools in a request, as OpenAI documents it."""
 
 Content = str | list[dict[str, Any]]
-"""A text, or parts; those that are no texts are refused by name."""
+"""A text, or a list of parts. A part that is not a text is refused with an error that says where it
+is."""
 
 Name = Annotated[str, pydantic.Field(pattern="^[a-zA-Z0-9_-]{1,64}$")]
+"""The name of a function."""
 
 
 class CalledFunction(Part):
@@ -30,7 +32,7 @@ class CalledFunction(Part):
 
 
 class GivenCall(Part):
-    """A call in an earlier message of the assistant."""
+    """A tool call in an earlier message of the assistant."""
 
     id: str
     type: Literal["function"] = "function"
@@ -55,7 +57,8 @@ _TEXTS = {
 
 
 def _by_role(schema: dict[str, Any]) -> None:
-    """Describe messages by their role, as each needs other members."""
+    """Replace the JSON schema of messages by one for each role, since roles have different
+    members."""
     properties, name = schema.pop("properties"), schema["title"]
     del schema["required"], schema["type"], schema["additionalProperties"]
 
@@ -101,8 +104,8 @@ class Message(Part):
 class FunctionTool(Part):
     """A function that the assistant may call.
 
-    parameters: a JSON schema of its arguments. Calls match it if one of the request's functions is
-    strict, or if a call is required.
+    parameters: the JSON schema of its arguments. Calls must match it if a call is required, or if
+    one of the usable functions is strict and the answer need not be JSON.
     """
 
     name: Name
@@ -112,13 +115,14 @@ class FunctionTool(Part):
 
     @property
     def arguments_schema(self) -> dict[str, Any]:
-        """Return the JSON schema of the arguments, which is an object's."""
+        """Return the JSON schema of the arguments. Its type is object if `parameters` gives
+        none."""
         given = {"type": "object", "properties": {}} if self.parameters is None else self.parameters
         return {"type": "object"} | given
 
 
 class Tool(Part):
-    """A tool, which is a function."""
+    """A tool. It is always a function."""
 
     type: Literal["function"]
     function: FunctionTool
@@ -131,21 +135,22 @@ class FunctionName(Part):
 
 
 class ToolName(Part):
-    """A tool by its name."""
+    """A tool, given by its name."""
 
     type: Literal["function"]
     function: FunctionName
 
 
 class AllowedTools(Part):
-    """The tools that may be called, of all that are given; and whether one must be."""
+    """The tools that may be called, out of all in the request. mode: whether one of them must be
+    called."""
 
     mode: Literal["auto", "required"]
     tools: list[ToolName]
 
 
 class ToolChoice(Part):
-    """One function that must be called, or those that may be."""
+    """The function that must be called, or the tools that may be called."""
 
     type: Literal["function", "allowed_tools"]
     function: FunctionName | None = None
@@ -153,7 +158,7 @@ class ToolChoice(Part):
 
 
 class ChatForm(WritingForm):
-    """A request to go on with a conversation."""
+    """A request for the next message of a conversation."""
 
     ignored = WritingForm.ignored | {
         "safety_identifier",
@@ -194,7 +199,8 @@ class ChatForm(WritingForm):
 
     @property
     def most_tokens(self) -> int | None:
-        """Return how many tokens the answer may have; None: what the context leaves."""
+        """Return the maximum number of tokens of the answer; None: as many as the context
+        leaves."""
         if self.max_completion_tokens is not None:
             return self.max_completion_tokens
         return self.max_tokens
@@ -214,7 +220,7 @@ class ChatForm(WritingForm):
 
     @property
     def must_call(self) -> bool:
-        """Return whether the answer must be a call."""
+        """Return whether the answer must be a tool call."""
         choice = self.tool_choice
         if isinstance(choice, str):
             return choice == "required"
@@ -222,7 +228,7 @@ class ChatForm(WritingForm):
 
     @property
     def wants_json(self) -> bool:
-        """Return whether the answer must be JSON, which has no calls."""
+        """Return whether the answer must be JSON, which excludes tool calls."""
         return self.response_format is not None and self.response_format.type != "text"
 
     @property
@@ -283,7 +289,8 @@ def _check_message(message: Message, place: str) -> None:
 
 
 class TopLogprob(AnswerModel):
-    """A token that was possible, and its log-probability. bytes: those of its text."""
+    """A possible token, and its log-probability. bytes: the text of the token in UTF-8; null if it
+    has none."""
 
     token: str
     logprob: float
@@ -291,13 +298,13 @@ class TopLogprob(AnswerModel):
 
 
 class ChatTokenLogprob(TopLogprob):
-    """A token of the answer, its log-probability, and the likeliest ones in its place."""
+    """A token of the answer, its log-probability, and the likeliest tokens at its position."""
 
     top_logprobs: list[TopLogprob]
 
 
 class ChatLogprobs(AnswerModel):
-    """The log-probabilities of an answer's tokens, which are made while they are serialised."""
+    """The log-probabilities of an answer's tokens. They are computed during serialisation."""
 
     content: Iterable[ChatTokenLogprob]
     refusal: None = None
@@ -311,7 +318,7 @@ class FunctionAnswer(AnswerModel):
 
 
 class CallAnswer(AnswerModel):
-    """A call that the assistant makes."""
+    """A tool call that the assistant makes."""
 
     id: str
     type: Literal["function"]
@@ -319,7 +326,7 @@ class CallAnswer(AnswerModel):
 
 
 class ChatMessage(AnswerModel):
-    """An answer's message. `tool_calls` is there if it makes calls."""
+    """The message of an answer. `tool_calls` is only present if there are calls."""
 
     role: Literal["assistant"]
     content: str | None
@@ -349,13 +356,13 @@ class ChatAnswer(AnswerModel):
 
 
 class CallPart(CallAnswer):
-    """A call in a part of an answer. index: its number in the answer."""
+    """A tool call in a part of an answer. index: the number of the call in the answer."""
 
     index: int
 
 
 class ChatDelta(AnswerModel):
-    """What a part adds to an answer's message; nothing with the last one."""
+    """What a part of an answer adds to its message. It is empty in the last part."""
 
     role: Literal["assistant"] = "assistant"
     content: str | None = None
@@ -373,7 +380,7 @@ class ChatPart(AnswerModel):
 
 
 class ChatChunk(AnswerModel):
-    """A part of the answers to a conversation; the last one may have the numbers of tokens."""
+    """An event of a streamed answer. The last event can have the token counts."""
 
     id: str
     object: Literal["chat.completion.chunk"]

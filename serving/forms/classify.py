@@ -1,4 +1,4 @@
-"""The bodies of `/v1/classify`."""
+"""The bodies of `/v1/classify` for texts."""
 
 from collections.abc import Sequence
 from typing import Annotated, Literal
@@ -10,8 +10,8 @@ from serving.forms.inputs import ReadUsage, TextsForm
 
 
 class ClassifyTextsForm(TextsForm):
-    """A request to label texts. top_k: how many labels are told of each, the likeliest first; all
-    of them if it is not given."""
+    """A request to classify texts. top_k: number of labels to return for each text, the likeliest
+    first; all if it is left out."""
 
     top_k: Annotated[int, Ge(1)] | None = None
 
@@ -24,7 +24,8 @@ class LabelScore(AnswerModel):
 
 
 class ClassifiedText(AnswerModel):
-    """The likeliest label of a text, and the probabilities of labels, in falling order."""
+    """The likeliest label of a text, and the labels with their probabilities, the likeliest
+    first."""
 
     index: int
     label: str
@@ -32,9 +33,9 @@ class ClassifiedText(AnswerModel):
 
 
 class ClassifyTextsAnswer(AnswerModel):
-    """The labels of all texts, in their order.
+    """The labels of all texts, in the order of the input.
 
-    warnings: which texts are longer than what the model reads, and were cut.
+    warnings: a message for each text that was cut because it is longer than what the model reads.
     """
 
     object: Literal["list"] = "list"

@@ -1,4 +1,4 @@
-"""The bodies of `/v1/classify` for pictures and recordings."""
+"""The bodies of `/v1/classify` for images and audio."""
 
 from collections.abc import Sequence
 from typing import Annotated, Literal
@@ -10,8 +10,10 @@ from serving.forms.upload import UploadForm
 
 
 class ClassifyFileForm(UploadForm):
-    """The fields beside a picture or recording. top_k: how many labels are told, the likeliest
-    first; all of them if it is not given."""
+    """The form fields that are sent with an image or audio file.
+
+    top_k: number of labels to return, the likeliest first; None: all.
+    """
 
     top_k: Annotated[int, Ge(1)] | None = None
 
@@ -24,7 +26,8 @@ class FileLabelScore(AnswerModel):
 
 
 class ClassifyAnswer(AnswerModel):
-    """The likeliest label of a file, and the probabilities of labels, in falling order."""
+    """The likeliest label of a file, and the labels with their probabilities, the likeliest
+    first."""
 
     object: Literal["classification"] = "classification"
     model: str

@@ -15,9 +15,11 @@ from serving.forms.sampling import WritingForm, within
 Element = TypeVar("Element")
 
 Many = Annotated[list[Element], pydantic.Field(max_length=1 << 14)]
-"""A list of what is more than a number: reading hundreds of thousands takes a second."""
+"""A list with elements that are not numbers, and a limit: to read hundreds of thousands takes a
+second."""
 
 Tokens = list[Annotated[int, Interval(ge=0, le=(1 << 31) - 1)]]
+"""A list of token ids."""
 
 
 class CompletionForm(WritingForm):
@@ -39,7 +41,7 @@ class CompletionForm(WritingForm):
 
     @property
     def prompts(self) -> list[str | list[int]]:
-        """Return the prompts one by one."""
+        """Return the prompts as a list."""
         prompt: Any = self.prompt
         if isinstance(prompt, str) or (prompt and isinstance(prompt[0], int)):
             return [prompt]
@@ -56,7 +58,8 @@ class CompletionForm(WritingForm):
 
 
 class CompletionLogprobs(AnswerModel):
-    """The log-probabilities of a text's tokens. The first token of a prompt has none: null."""
+    """The log-probabilities of a text's tokens, one entry for each token. The first token of a
+    prompt has none: null. text_offset: the positions of the tokens in the text, in characters."""
 
     text_offset: list[int]
     token_logprobs: list[float | None]
@@ -74,7 +77,7 @@ class CompletionChoice(AnswerModel):
 
 
 class CompletionAnswer(AnswerModel):
-    """The answers to a request, or a part of them."""
+    """The answers to a request, or an event of a streamed answer."""
 
     id: str
     object: str = "text_completion"

@@ -19,9 +19,9 @@ Inputs = Annotated[
 
 
 class EmbeddingForm(Form):
-    """A request for the embeddings of texts, given as they are or as lists of token ids.
+    """A request for the embeddings of inputs: texts, or lists of token ids.
 
-    dimensions: must be the width of the model, if it is given.
+    dimensions: if given, it must be the width of the model.
     """
 
     input: Inputs
@@ -30,7 +30,7 @@ class EmbeddingForm(Form):
 
     @property
     def inputs(self) -> list[str | list[int]]:
-        """Return the inputs one by one."""
+        """Return the inputs as a list."""
         given: Any = self.input
         if isinstance(given, str) or (given and isinstance(given[0], int)):
             return [given]
@@ -46,7 +46,7 @@ class EmbeddingForm(Form):
 
 
 class Embedding(AnswerModel):
-    """The embedding of an input, a vector of length 1: as a list of numbers, or as base64 of
+    """The embedding of an input, a vector of length 1: a list of numbers, or base64 of
     little-endian float32."""
 
     object: Literal["embedding"] = "embedding"
@@ -55,7 +55,7 @@ class Embedding(AnswerModel):
 
 
 class EmbeddingAnswer(AnswerModel):
-    """The embeddings of all inputs, in their order."""
+    """The embeddings of all inputs, in the order of the input."""
 
     object: Literal["list"] = "list"
     model: str

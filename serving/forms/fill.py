@@ -8,18 +8,19 @@ from serving.forms.inputs import ReadUsage, TextsForm
 
 
 class FillForm(TextsForm):
-    """A request to fill in each `[MASK]` of texts."""
+    """A request to fill in each `[MASK]` in texts."""
 
 
 class Candidate(AnswerModel):
-    """A token that may stand in a gap. score: its probability."""
+    """A token that can fill a gap. score: its probability."""
 
     token: str
     score: float
 
 
 class FilledText(AnswerModel):
-    """A text with the likeliest token in each gap. candidates: the likeliest tokens of each gap."""
+    """A text whose gaps are filled with their likeliest tokens. candidates: the likeliest tokens
+    for each gap."""
 
     index: int
     text: str
@@ -27,7 +28,7 @@ class FilledText(AnswerModel):
 
 
 class FillAnswer(AnswerModel):
-    """All texts, in their order."""
+    """The filled texts, in the order of the input."""
 
     object: Literal["list"] = "list"
     model: str

@@ -1,4 +1,4 @@
-"""The base class of bodies, and how a body is read."""
+"""The base classes of request bodies, and how a body is parsed and checked."""
 
 import difflib
 import re
@@ -17,7 +17,8 @@ REQUEST_SETTINGS = pydantic.ConfigDict(
 
 
 MOST_PARAMETERS = 200
-"""Members of a body, or of a part of one, at most: an error for each of thousands takes long."""
+"""Maximum number of members of a body, or of an object in it: to report an error for each of
+thousands takes long."""
 
 
 def _end_lists_at_first_error(schema: Any) -> None:
@@ -32,7 +33,8 @@ def _end_lists_at_first_error(schema: Any) -> None:
 
 
 class Part(pydantic.BaseModel):
-    """Base class of the parts of a body. Types are strict; unknown fields are errors."""
+    """Base class of bodies and of the objects in them. Types are strict; unknown fields are
+    errors."""
 
     model_config = REQUEST_SETTINGS
 
@@ -47,8 +49,9 @@ class Part(pydantic.BaseModel):
     def __get_pydantic_core_schema__(
         cls, source: Any, handler: pydantic.GetCoreSchemaHandler
     ) -> Any:
-        """Return pydantic's schema, with lists that end at their first wrong element: a list of
-        wrong elements would else take seconds, each with its error."""
+        """Return pydantic's schema, changed so that the validation of a list stops at its first
+        invalid element. Otherwise a long list would take seconds, with an error for each
+        element."""
         schema = handler(source)
         _end_lists_at_first_error(schema)
         return schema
@@ -57,9 +60,10 @@ class Part(pydantic.BaseModel):
 class Form(Part):
     """Base class of the bodies of requests.
 
-    ignored: parameters that change nothing here; a form adds its own to these. refused: documented
-    parameters that can't be followed, with the reason; null and the values in `harmless` are taken
-    and ignored. Every documented parameter is a field, or stands in one of these.
+    ignored: parameters that are accepted and have no effect; a subclass adds its own to these.
+    refused: parameters of OpenAI that are not supported, with the reason; null and the values in
+    `harmless` are accepted and have no effect. Every parameter that OpenAI documents is a field, or
+    is in one of these.
     """
 
     ignored: ClassVar[frozenset[str]] = frozenset(("user", "metadata", "store"))
@@ -73,12 +77,13 @@ class Form(Part):
 
     @classmethod
     def read(cls, body: bytes) -> Self:
-        """Read a JSON body. Raises `ApiError` with the parameter that is wrong."""
+        """Parse and check a JSON body. Raises `ApiError` that names the wrong parameter."""
         return cls.of(parsed(body))
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
-        """Check the values of a request; null stands for a parameter that is not given."""
+        """Check the parameters of a request. A value of None is the same as leaving the parameter
+        out."""
         if len(values) > MOST_PARAMETERS:
             raise invalid(f"the body has {len(values)} parameters, and there are not so many")
         given = {name: value for name, value in values.items() if value is not None}
@@ -94,7 +99,8 @@ class Form(Part):
 
 
 def text_of(content: str | Sequence[dict[str, Any]], param: str) -> str:
-    """Join the parts of a content, which must be texts."""
+    """Return the text of a message: a string, or parts of type `text`, which are joined. Raises
+    `ApiError` for a part of another type. param: the name of the content in the error."""
     if isinstance(content, str):
         return content
     for part in content:
@@ -104,7 +110,8 @@ def text_of(content: str | Sequence[dict[str, Any]], param: str) -> str:
 
 
 def numbers(value: Any) -> Any:
-    """Return a mapping of numbers. Raises ValueError for the first value that is none."""
+    """Return a value unchanged. Raises ValueError for the first value of a mapping that is not a
+    number."""
     if isinstance(value, dict):
         for name, number in value.items():
             if isinstance(number, bool) or not isinstance(number, int | float):
@@ -113,7 +120,8 @@ def numbers(value: Any) -> Any:
 
 
 def parsed(body: bytes) -> dict[str, Any]:
-    """Parse a JSON object; of a key that is given twice, the last value counts, as in `json.loads`.
+    """Parse a JSON object. If a key is given twice, its last value counts, as in `json.loads`.
+    Numbers such as 1.0 and 1e3 become int.
 
     Raises `ApiError` for anything else, and for NaN and infinities.
     """
@@ -131,8 +139,8 @@ _WHOLE = re.compile(rb"[0-9](\.0+|[eE]\+?[0-9]+)\s*[,\]}]")
 
 
 def _with_whole_numbers(value: Any) -> Any:
-    """Return a JSON value in which whole numbers are `int`: JSON makes no difference between 1 and
-    1.0, and some languages always write the latter."""
+    """Return a JSON value in which floats with a whole value are `int`, up to 2^53: in JSON, 1 and
+    1.0 are the same number, and some languages always write the latter."""
     if isinstance(value, float) and value.is_integer() and abs(value) < 1 << 53:
         return int(value)
     if isinstance(value, list):
@@ -143,7 +151,7 @@ def _with_whole_numbers(value: Any) -> Any:
 
 
 def invalid_field(error: pydantic.ValidationError, names: Iterable[str]) -> ApiError:
-    """Return the error for the first wrong field. names: the parameters that there are."""
+    """Return the error for the first invalid field. names: the known parameters, for a hint."""
     problem = error.errors(include_url=False, include_input=False, include_context=False)[0]
     place = _place(problem) or None
     if problem["type"] == "extra_forbidden":
@@ -159,7 +167,8 @@ def invalid_field(error: pydantic.ValidationError, names: Iterable[str]) -> ApiE
 
 
 def _place(problem: Mapping[str, Any]) -> str:
-    """Return where a problem is: names and numbers, without the types that pydantic tried."""
+    """Return the path of a problem, such as `messages.0.content`, without the types that pydantic
+    tried."""
     *outer, last = problem["loc"] or ("",)
     parts = [*filter(_is_name, outer)]
     if _is_name(last) or problem["type"] == "extra_forbidden":

@@ -1,4 +1,4 @@
-"""The body of `/v1/info`: what is served, with its figures."""
+"""The body of `/v1/info`: the served model, with its metrics."""
 
 import math
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ Kind = Literal[
     "classify_sound",
     "transcribe",
 ]
-"""What a model does."""
+"""The kind of task that a model is served for."""
 
 KINDS: Mapping[type[Predictor[Any, Any]], Kind] = {
     TextCompletion: "text",
@@ -46,7 +46,7 @@ KINDS: Mapping[type[Predictor[Any, Any]], Kind] = {
 }
 
 SHAPE_FIELDS = ("depth", "width", "pattern", "recurrence", "channels")
-"""Fields of the section `model` that tell most of an architecture."""
+"""The fields of the section `model` that best characterise an architecture."""
 
 LIMITS = (
     "max_tokens",
@@ -60,22 +60,24 @@ LIMITS = (
     "max_pixels",
     "max_sound_seconds",
 )
-"""Fields of the section `serve` that clients need to know."""
+"""The fields of the section `serve` that clients need to know."""
 
 NOT_FIGURES = ("step", "examples")
+"""Entries of a checkpoint's metrics that are not metrics."""
 
 
 class ModelInfo(AnswerModel):
     """The model that is served.
 
-    status: ready, compiling, stopping or failed. parameters: their number. architecture, task,
-    data: the names in the configuration; model: the main fields of the architecture. context: the
-    most tokens of a text that the model reads, null if they are not limited. classes: their names.
-    image_shape: height, width in pixels, channels. sample_rate: of the recordings that the model
-    hears, in hertz. metrics: the figures of this step on the validation split, null where one is
-    not finite; measured_by: the settings with which answers were written for them. best_metric: the
-    figure that ranks the checkpoints. examples: number of validation examples. limits: of requests.
-    prompts: to try. has_report: whether `/report` has the report of the training.
+    status: ready, compiling, stopping or failed. step: the step of the checkpoint. parameters:
+    their number. architecture, task, data: their names in the configuration; model: the main fields
+    of the architecture. context: the maximum number of tokens of a text that the model reads, null
+    if it is unlimited. classes: their names. image_shape: height and width in pixels, and channels.
+    sample_rate: of the audio that the model reads, in hertz. metrics: those of the checkpoint on
+    the validation split, null if they are not finite; measured_by: the settings with which answers
+    were generated for them. best_metric: the metric that ranks the checkpoints. examples: number of
+    validation examples. training_seconds: duration of the training. limits: those of requests.
+    prompts: examples to try. has_report: whether `/report` has the report of the training.
     """
 
     model_config = pydantic.ConfigDict(protected_namespaces=())
@@ -112,7 +114,7 @@ def model_info(
     limits: Any,
     has_report: bool,
 ) -> ModelInfo:
-    """Return what clients may know of a model. context: as in `ModelInfo`. limits: the section
+    """Return the public description of a model. context: as in `ModelInfo`. limits: the section
     `serve` of the configuration."""
     restored = model.restored
     config, spec = restored.model_def.config, restored.model_def.data_spec
@@ -148,7 +150,7 @@ def model_info(
 
 
 def kind_of(model: LoadedModel) -> Kind:
-    """Return what a model does."""
+    """Return the kind of task that a model is served for."""
     predictor = model.default_predictor
     if isinstance(predictor, TextCompletion) and isinstance(predictor.tokenizer, ChatTokenizer):
         return "chat"

@@ -1,4 +1,4 @@
-"""Parts of the bodies of routes that answer inputs as a whole."""
+"""Parts of the bodies of routes that answer each input as a whole."""
 
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
@@ -13,7 +13,8 @@ from serving.forms.sampling import within
 
 
 def described(problem: str) -> pydantic.WrapValidator:
-    """Return a validator that tells `problem` in place of one error for each type of a union."""
+    """Return a validator that raises ValueError with `problem`, in place of one error for each type
+    of a union."""
 
     def validate(value: Any, check: Callable[[Any], Any]) -> Any:
         try:
@@ -34,7 +35,7 @@ class TextsForm(Form):
 
     @property
     def texts(self) -> list[str]:
-        """Return the texts one by one."""
+        """Return the texts as a list."""
         return [self.input] if isinstance(self.input, str) else self.input
 
     def check(self, limits: Serve) -> None:
@@ -53,12 +54,13 @@ def check_inputs(inputs: Sequence[str | Sequence[int]], limits: Serve) -> None:
 
 
 def place(param: str, number: int, count: int) -> str:
-    """Return what errors call input `number` of `count` inputs that stand in `param`."""
+    """Return the name of input `number` in errors, if `param` has `count` inputs: `input`, or
+    `input.3`."""
     return param if count == 1 else f"{param}.{number}"
 
 
 class ReadUsage(AnswerModel):
-    """Numbers of tokens that were read."""
+    """The numbers of tokens that the model read."""
 
     prompt_tokens: int
     total_tokens: int

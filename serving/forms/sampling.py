@@ -1,4 +1,5 @@
-"""The parameters that completions and conversations share: how tokens are drawn, when texts end."""
+"""The parameters that completions and chat completions share: sampling, stop strings, and the
+format of the answer."""
 
 import json
 from typing import Annotated, Any, Literal
@@ -28,12 +29,12 @@ class Prediction(Part):
 
     @property
     def text(self) -> str:
-        """Return the text. Raises `ApiError` for a part that is none."""
+        """Return the text. Raises `ApiError` for a part that is not a text."""
         return text_of(self.content, "prediction")
 
 
 class JsonSchema(Part):
-    """A JSON schema, and its name."""
+    """A JSON schema with a name."""
 
     name: str
     description: str | None = None
@@ -42,14 +43,14 @@ class JsonSchema(Part):
 
 
 class ResponseFormat(Part):
-    """What an answer must be: text, any JSON object, or what a schema describes."""
+    """The format of an answer: text, any JSON object, or JSON that matches a schema."""
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchema | None = None
 
 
 class WritingForm(Form):
-    """Parameters of answers that are written token by token."""
+    """The parameters of answers that are generated token by token."""
 
     n: Annotated[int, Ge(1)] = 1
     stop: str | list[str] = pydantic.Field(default_factory=list)
@@ -97,6 +98,7 @@ class WritingForm(Form):
 
 
 def within(value: int, most: int, param: str, unit: str = "") -> None:
-    """Raise `ApiError` if a parameter exceeds a limit of the server."""
+    """Raise `ApiError` if a parameter exceeds a limit of the server. unit: what is counted, for the
+    message."""
     if value > most:
         raise invalid(f"{param} is at most {most} {unit}".rstrip() + f" here, not {value}", param)

@@ -12,7 +12,7 @@ from serving.forms.upload import UploadForm
 
 
 class TranscriptionForm(UploadForm):
-    """The fields beside a recording. language: only repeated in the answer."""
+    """The fields beside an audio file. language: only repeated in the answer."""
 
     ignored = UploadForm.ignored | {"prompt"}
     refused: ClassVar = {
@@ -43,7 +43,7 @@ class TranscriptionForm(UploadForm):
     stream: bool = False
 
     def check(self, limits: Serve) -> None:
-        """Raise `ApiError` for values that these models can't follow."""
+        """Raise `ApiError` for values that the models do not support."""
         if self.temperature:
             message = "temperature must be 0: the likeliest transcript is written"
             raise invalid(message, "temperature", "unsupported_value")
@@ -58,24 +58,25 @@ class TranscriptionForm(UploadForm):
 
 
 class DurationUsage(AnswerModel):
-    """What a request counts: the length of its recording in seconds."""
+    """The usage of a request: the length of its audio, in seconds."""
 
     type: Literal["duration"] = "duration"
     seconds: float
 
 
 class Transcript(AnswerModel):
-    """The text of a recording."""
+    """The text of an audio recording."""
 
     text: str
     usage: DurationUsage
 
 
 class Segment(AnswerModel):
-    """A part of a recording. Times are in seconds.
+    """A part of an audio recording. Times are in seconds.
 
-    tokens: the ids of the text. avg_logprob: the text's log-probability by token, in nats.
-    compression_ratio: bytes of the text by its bytes after compression with zlib.
+    tokens: the ids of the text's tokens. avg_logprob: the text's log-probability divided by the
+    number of its tokens, in nats. compression_ratio: the size of the text divided by its size after
+    compression with zlib.
     """
 
     id: int
@@ -91,7 +92,7 @@ class Segment(AnswerModel):
 
 
 class VerboseTranscript(AnswerModel):
-    """The text of a recording, with its parts."""
+    """The text of an audio recording, with its segments. duration: the length in seconds."""
 
     task: Literal["transcribe"] = "transcribe"
     language: str
@@ -102,7 +103,7 @@ class VerboseTranscript(AnswerModel):
 
 
 class TranscriptionAnswer(pydantic.RootModel[VerboseTranscript | Transcript]):
-    """The text of a recording, in the wanted form."""
+    """The text of an audio recording, in the requested format."""
 
 
 class TranscriptDelta(AnswerModel):

@@ -10,9 +10,9 @@ from serving.forms.inputs import ReadUsage, TextsForm
 
 
 class TranslateForm(TextsForm):
-    """A request to answer each text with a text.
+    """A request to answer each text with a text, such as its translation.
 
-    beam_size, length_penalty: must be those that the model is served with, if they are given.
+    beam_size, length_penalty: if given, they must be the values with which the model is served.
     """
 
     beam_size: Annotated[int, Ge(1)] | None = None
@@ -20,7 +20,7 @@ class TranslateForm(TextsForm):
 
 
 class TranslatedText(AnswerModel):
-    """The answer to a text. score: its log-probability, divided by the penalty of its length."""
+    """The answer to a text. score: its log-probability, divided by its length penalty."""
 
     index: int
     text: str
@@ -28,9 +28,9 @@ class TranslatedText(AnswerModel):
 
 
 class TranslateAnswer(AnswerModel):
-    """All answers, in the order of their texts.
+    """The answers to all texts, in the order of the input.
 
-    warnings: which texts are longer than what the model reads, and were cut.
+    warnings: a message for each text that was cut because it is longer than what the model reads.
     """
 
     object: Literal["list"] = "list"

@@ -12,9 +12,9 @@ from serving.uploads import FILE
 
 
 class UploadForm(Form):
-    """Base class of the fields of an upload. Their values are texts, so types are not strict.
+    """Base class of the fields of an upload. Their values arrive as text, so types are not strict.
 
-    lists: fields that may be given several times; `name[]` stands for `name`.
+    lists: fields that may be given several times; `name[]` is the same as `name`.
     """
 
     model_config = pydantic.ConfigDict(**(REQUEST_SETTINGS | {"strict": False}))
@@ -23,7 +23,8 @@ class UploadForm(Form):
 
     @classmethod
     def of_fields(cls, fields: Iterable[tuple[str, str]]) -> Self:
-        """Check the fields of an upload. Raises `ApiError` with the parameter that is wrong."""
+        """Check the fields of an upload, given as names and values. Raises `ApiError` that names
+        the wrong parameter."""
         values: dict[str, Any] = {}
         for name, value in fields:
             plain = name.removesuffix("[]")
@@ -41,7 +42,7 @@ class UploadForm(Form):
         schema = cls.model_json_schema()
         complete(schema, cls, has_null=False)
         for name in cls.refused.keys() - cls.harmless.keys():
-            del schema["properties"][name]  # A part of a form that is there has some value.
+            del schema["properties"][name]  # No value of it is accepted, and a part can't be null.
         file = {"type": "string", "format": "binary", "description": "The file."}
         return schema | {
             "properties": {FILE: file} | schema["properties"],

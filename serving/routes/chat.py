@@ -89,7 +89,7 @@ def routes(service: Service) -> list[Route]:
             "POST",
             "/v1/chat/completions",
             converse,
-            "Goes on with a conversation.",
+            "Writes the next message of a conversation.",
             form=ChatForm,
             answer=ChatAnswer,
             streams=True,
@@ -100,7 +100,8 @@ def routes(service: Service) -> list[Route]:
 
 
 async def _prompt(service: Service, encoder: ChatEncoder, form: ChatForm, client: str) -> Prompt:
-    """Return the conversation as tokens. The template runs where it can be ended."""
+    """Return the conversation as tokens. The template is rendered in the sandbox, where it can be
+    stopped."""
     template = encoder.template
     tools = tools_for(template, form.usable_tools) if form.usable_tools else None
     messages = messages_for(template, form.messages)
@@ -116,11 +117,11 @@ async def _prompt(service: Service, encoder: ChatEncoder, form: ChatForm, client
 
 
 def messages_for(template: ChatTemplate, messages: Sequence[Message]) -> list[dict[str, Any]]:
-    """Return messages as templates of Hugging Face read them.
+    """Return messages in the form that chat templates of Hugging Face read.
 
-    The arguments of calls are objects there, a tool's answer has the name of the function, and the
-    developer is the system unless the template knows the former. Raises `ApiError` for contents
-    that are no texts, and for calls that the template does not write.
+    The arguments of calls become objects, the answer of a tool gets the name of its function, and
+    the role `developer` becomes `system` unless the template knows it. Raises `ApiError` for
+    content that is not text, and for calls if the template does not support them.
     """
     names: dict[str | None, str] = {}
     given = []
@@ -168,7 +169,7 @@ def _content(message: Message, place: str) -> str:
 def _arguments(text: str, place: str) -> dict[str, Any]:
     try:
         arguments = json.loads(text)
-        json.dumps(arguments, ensure_ascii=False).encode()  # raises for what is not Unicode
+        json.dumps(arguments, ensure_ascii=False).encode()  # raises for half of a surrogate pair
     except (ValueError, RecursionError):
         arguments = None
     if not isinstance(arguments, dict):
@@ -177,8 +178,8 @@ def _arguments(text: str, place: str) -> dict[str, Any]:
 
 
 def tools_for(template: ChatTemplate, tools: Sequence[Tool]) -> list[dict[str, Any]]:
-    """Return tools as templates of Hugging Face read them. Raises `ApiError` if this one does
-    not."""
+    """Return tools in the form that chat templates of Hugging Face read. Raises `ApiError` if the
+    template does not support tools."""
     if not template.reads_tools:
         problem = "tools are not supported: the template of this model does not read them"
         raise invalid(problem, "tools", "unsupported_parameter")
@@ -193,7 +194,7 @@ def tools_for(template: ChatTemplate, tools: Sequence[Tool]) -> list[dict[str, A
 
 
 class ChatBody(AnswerBody):
-    """Makes the bodies of the answer to a conversation."""
+    """Builds the bodies of the answers to a conversation."""
 
     def __init__(self, service: Service, tokens: TokenTexts, form: ChatForm):
         self._tokens, self._form = tokens, form
@@ -293,7 +294,8 @@ class ChatBody(AnswerBody):
 
 
 class _Stream:
-    """An answer that is streamed: what was sent of it."""
+    """The state of a streamed answer. reader: finds tool calls; None if no tool may be called.
+    logprobs: those that are not sent yet."""
 
     def __init__(self, reader: ToolCallReader | None):
         self.reader = reader
@@ -301,7 +303,7 @@ class _Stream:
         self.has_role, self.calls = False, 0
 
     def delta(self, part: str | ToolCall) -> dict[str, Any]:
-        """Return the delta with a part of the answer; the first one has the role."""
+        """Return the delta with a part of the answer. The first one also has the role."""
         role = {} if self.has_role else {"role": "assistant", "refusal": None}
         self.has_role = True
         if isinstance(part, str):

@@ -1,4 +1,4 @@
-"""`/v1/classify` for pictures and recordings: the likeliest labels of an uploaded file."""
+"""`/v1/classify` for images and audio: the likeliest labels of an uploaded file."""
 
 from functools import partial
 from typing import Any
@@ -21,7 +21,7 @@ from serving.uploads import FILE
 
 
 def routes(service: Service) -> list[Route]:
-    """Return the route that labels files; none for a model of another kind."""
+    """Return the route that classifies files; none for a model of another kind."""
     predictor = service.predictor
     if not isinstance(predictor, PictureClassification | RecordingClassification):
         return []
@@ -53,7 +53,7 @@ def routes(service: Service) -> list[Route]:
             "POST",
             "/v1/classify",
             classify,
-            f"Labels {predictor.input_kind}.",
+            f"Classifies {predictor.input_kind}.",
             answer=ClassifyAnswer,
             upload=ClassifyFileForm.upload_schema(),
         )

@@ -20,11 +20,11 @@ from serving.route import Route
 from serving.service import Service
 
 Read = tuple[str, np.ndarray]
-"""A text, and the tokens that the model reads of it."""
+"""A text, and the tokens of it that the model reads."""
 
 
 def routes(service: Service) -> list[Route]:
-    """Return the route that labels texts; none for a model of another kind."""
+    """Return the route that classifies texts; none for a model of another kind."""
     predictor, module = service.predictor, service.model.module
     if not isinstance(predictor, TextClassification):
         return []
@@ -67,7 +67,7 @@ def routes(service: Service) -> list[Route]:
             "POST",
             "/v1/classify",
             classify,
-            "Labels texts.",
+            "Classifies texts.",
             form=ClassifyTextsForm,
             answer=ClassifyTextsAnswer,
             example={"model": service.name, "input": ["One text", "Another"]},
@@ -76,6 +76,6 @@ def routes(service: Service) -> list[Route]:
 
 
 def best_scores(scores: dict[str, float], most: int | None) -> list[LabelScore]:
-    """Return the `most` likeliest labels, the likeliest first; None for all of them."""
+    """Return the `most` likeliest labels, the likeliest first; all labels if `most` is None."""
     ordered = sorted(scores.items(), key=lambda item: -item[1])[:most]
     return [LabelScore(label=label, score=score) for label, score in ordered]

@@ -1,4 +1,4 @@
-"""`/v1/completions`: texts that go on with prompts."""
+"""`/v1/completions`: texts that continue prompts."""
 
 import secrets
 import time
@@ -24,7 +24,8 @@ from serving.texts import Piece, Prompt, TokenTexts
 
 
 def routes(service: Service) -> list[Route]:
-    """Return the route for completions; none for a model that writes no texts token by token."""
+    """Return the route for completions; none for a model that does not generate text token by
+    token."""
     if (texts := service.texts) is None:
         return []
 
@@ -57,7 +58,7 @@ def routes(service: Service) -> list[Route]:
             "POST",
             "/v1/completions",
             complete,
-            "Goes on with prompts.",
+            "Continues prompts.",
             form=CompletionForm,
             answer=CompletionAnswer,
             streams=True,
@@ -126,9 +127,9 @@ class _CompletionBody(AnswerBody):
         opening = self._prompts[index].opening
         scores: list[TokenLogprob | int] = [*job.prompt_logprobs[max(opening - 1, 0) :]]
         if not opening:
-            scores.insert(0, job.ids[0])  # Nothing comes before it.
+            scores.insert(0, job.ids[0])  # It has no log-probability.
         scores += job.logprobs
-        if job.end_logprob is not None:  # Clients count on an entry for each token that was drawn.
+        if job.end_logprob is not None:  # Clients expect an entry for each sampled token.
             scores.append(job.end_logprob)
         return scored(scores, tokens, most)
 
@@ -136,10 +137,11 @@ class _CompletionBody(AnswerBody):
 def scored(
     scores: Sequence[TokenLogprob | int], tokens: TokenTexts, most: int, offset: int = 0
 ) -> CompletionLogprobs:
-    """Return log-probabilities in the form of completions.
+    """Return log-probabilities in the format of completions.
 
-    scores: those of each token; a bare id for a token without. most: number of alternatives.
-    offset: the place of the first token in the text, in characters.
+    scores: one for each token; a token without a log-probability is given by its id alone. most:
+    number of alternatives to return. offset: the position of the first token in the text, in
+    characters.
     """
     result = CompletionLogprobs(text_offset=[], token_logprobs=[], tokens=[], top_logprobs=[])
     for score in scores:

@@ -1,4 +1,4 @@
-"""`/v1/embeddings`: vectors that are near each other for texts that are alike."""
+"""`/v1/embeddings`: vectors of texts; those of similar texts are near each other."""
 
 import base64
 from collections.abc import Sequence
@@ -21,6 +21,7 @@ from serving.route import Route
 from serving.service import Service
 
 Ids = NDArray[np.int32]
+"""The token ids of an input, [tokens]."""
 
 
 def routes(service: Service) -> list[Route]:
@@ -69,14 +70,15 @@ def routes(service: Service) -> list[Route]:
 
 
 class _Reader:
-    """Turns inputs into tokens. most: the number of them for a model that has no limit."""
+    """Tokenizes inputs. most: the maximum number of tokens, if the model itself has none."""
 
     def __init__(self, embedder: TextEmbedding, vocabulary_size: int, most: int):
         self._embedder, self._vocabulary_size = embedder, vocabulary_size
         self._most = most if embedder.longest is None else embedder.longest
 
     def read(self, given: str | Sequence[int], name: str) -> Ids:
-        """Return the tokens of an input; ids are taken as they are. Raises `ApiError`."""
+        """Return the tokens of an input; token ids are kept as they are. Raises `ApiError` that
+        names the input if it has no tokens, too many, or ids that the vocabulary does not have."""
         if isinstance(given, str):
             ids = self._embedder.encode(given)
             if not len(ids):

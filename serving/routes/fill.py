@@ -1,4 +1,4 @@
-"""`/v1/fill`: the tokens that are missing in texts."""
+"""`/v1/fill`: the missing tokens of texts."""
 
 from functools import partial
 
@@ -14,11 +14,11 @@ from serving.route import Route
 from serving.service import Service
 
 GAP_SIZES = (4, 32, MOST_GAPS)
-"""Numbers of gaps of a batch for which programs are compiled."""
+"""Numbers of gaps in a batch for which programs are compiled."""
 
 
 def routes(service: Service) -> list[Route]:
-    """Return the route that fills in gaps; none for a model that is no masked language model."""
+    """Return the route that fills in gaps; none for a model that is not a masked language model."""
     predictor, module = service.predictor, service.model.module
     if not isinstance(predictor, GapFilling):
         return []
@@ -57,7 +57,7 @@ def routes(service: Service) -> list[Route]:
             "POST",
             "/v1/fill",
             fill,
-            "Fills in each [MASK] of texts.",
+            "Fills in each [MASK] in texts.",
             form=FillForm,
             answer=FillAnswer,
             example={"model": service.name, "input": "One [MASK] of a text"},

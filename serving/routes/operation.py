@@ -1,4 +1,4 @@
-"""What operates the server: whether it lives, whether it is ready, its metrics and its model."""
+"""The routes for operating the server: health, readiness, metrics, and the name of its model."""
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -37,27 +37,27 @@ def routes(service: Service) -> list[Route]:
             "GET",
             "/health",
             health,
-            "Whether the server lives.",
+            "Whether the server is alive.",
             "public",
             answer=State,
-            statuses={503: "It has failed."},
+            statuses={503: "The model has failed."},
         ),
         Route(
             "GET",
             "/ready",
             ready,
-            "Whether it can answer now.",
+            "Whether the server can answer requests now.",
             "public",
             answer=State,
             statuses={503: "It can't answer now."},
         ),
-        Route("GET", "/metrics", metrics, "Counters.", media_types=("text/plain",)),
+        Route("GET", "/metrics", metrics, "Metrics for Prometheus.", media_types=("text/plain",)),
         Route("GET", "/v1/models", models, "The model that is served.", answer=ModelList),
         Route(
             "GET",
             f"/v1/models/{service.name}",
             model,
-            "The model.",
+            "The served model, by its name.",
             answer=ModelCard,
             described_path="/v1/models/{model}",
             parameters={"model": {"schema": {"type": "string"}, "example": service.name}},

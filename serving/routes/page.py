@@ -1,4 +1,4 @@
-"""The web page, the description for readers, the report of the training, and what is served."""
+"""The web page, the documentation of the routes at `/docs`, the training report, and `/v1/info`."""
 
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -22,7 +22,7 @@ MEDIA_TYPES = {
 }
 
 PAGES = {"index.html": "/", "docs.html": "/docs"}
-"""Files with an address of their own; that of the others is `/page/` and their name."""
+"""Files with a path of their own. The path of any other file is `/page/` and its name."""
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
@@ -35,8 +35,8 @@ REPORT_POLICY = (
     "script-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'"
 )
-"""The report is one file with its styles and scripts. In the sandbox its origin is none, so that it
-reaches neither the network nor what the page has stored."""
+"""The report is one file that contains its styles and scripts. `sandbox` gives it an origin of its
+own, and `default-src` no network: it can't read what the page has stored, nor send anything."""
 
 PAGE_HEADERS = {
     "Content-Security-Policy": POLICY,
@@ -52,7 +52,7 @@ def routes(service: Service) -> list[Route]:
     async def info(request: Request) -> Response:
         return json_response(_info(service))
 
-    meaning = "What is served, with its figures."
+    meaning = "The model that is served, with its metrics."
     joined = [*_static_routes(), Route("GET", "/v1/info", info, meaning, answer=ModelInfo)]
     if report is not None:
         joined.append(_report_route(report))
@@ -70,12 +70,13 @@ def _report_route(report: bytes) -> Route:
 
 
 def address_of(name: str) -> str:
-    """Return the path under which a file of the page is served."""
+    """Return the path at which a file of the page is served."""
     return PAGES.get(name, f"/page/{name}")
 
 
 def _static_routes() -> Iterator[Route]:
-    """Yield a route for each file. They are read once: nothing else of the folder is served."""
+    """Yield a route for each file of the page. The files are read once, and nothing else in the
+    folder is served."""
     for path in sorted(FOLDER.iterdir()):
         media_type = MEDIA_TYPES.get(path.suffix)
         if media_type is not None:
@@ -121,7 +122,8 @@ def _info(service: Service) -> ModelInfo:
 
 
 def _context(service: Service) -> int | None:
-    """Return the most tokens of a text that the model reads, None if they are not limited."""
+    """Return the maximum number of tokens of a text that the model reads; None if it is
+    unlimited."""
     if service.texts is not None:
         return service.texts.context
     spec = service.model.restored.model_def.data_spec

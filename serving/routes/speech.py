@@ -1,4 +1,4 @@
-"""`/v1/audio/transcriptions`: the texts of recordings."""
+"""`/v1/audio/transcriptions`: the texts of audio recordings."""
 
 import zlib
 from collections.abc import AsyncIterator
@@ -78,9 +78,9 @@ async def _events(text: str) -> AsyncIterator[dict[str, Any]]:
 def respond(
     form: TranscriptionForm, written: Prediction, seconds: float, tokenizer: Tokenizer
 ) -> Response:
-    """Return a transcript in the form that the request asks for. seconds: the recording's length.
+    """Return a transcript in the requested format. seconds: the length of the audio.
 
-    The models know no times, so a text is one segment; an empty text is none.
+    The models give no timestamps, so the whole text is one segment; an empty text has no segment.
     """
     text, usage = written.text, DurationUsage(seconds=seconds)
     if form.response_format == "text":
@@ -103,9 +103,9 @@ def respond(
 
 
 def segment(written: Prediction, seconds: float, tokenizer: Tokenizer) -> Segment:
-    """Return the segment with a whole text, which must not be empty.
+    """Return one segment with the whole text, which must not be empty.
 
-    The models give no probability that nobody speaks; it is 0 where they wrote something.
+    The models give no probability that there is no speech; `no_speech_prob` is 0.
     """
     tokens, encoded = tokenizer.encode(written.text).tolist(), written.text.encode()
     return Segment(
@@ -123,14 +123,14 @@ def segment(written: Prediction, seconds: float, tokenizer: Tokenizer) -> Segmen
 
 
 def subtitles(text: str, seconds: float) -> str:
-    """Return a text as SubRip: one cue for the whole recording, none for an empty text."""
+    """Return a text as SubRip: one cue for the whole recording; nothing for an empty text."""
     if not text:
         return ""
     return f"1\n{_clock(0, ',')} --> {_clock(seconds, ',')}\n{_line(text)}\n\n"
 
 
 def web_subtitles(text: str, seconds: float) -> str:
-    """Return a text as WebVTT: one cue for the whole recording, none for an empty text."""
+    """Return a text as WebVTT: one cue for the whole recording; no cue for an empty text."""
     if not text:
         return "WEBVTT\n\n"
     for sign, escaped in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
@@ -144,7 +144,7 @@ def _line(text: str) -> str:
 
 
 def _clock(seconds: float, point: str) -> str:
-    """Return a time as hours, minutes, seconds and milliseconds."""
+    """Return a time as hours, minutes, seconds and, after `point`, milliseconds."""
     minutes, milliseconds = divmod(round(seconds * 1000), 60_000)
     hours, minutes = divmod(minutes, 60)
     whole, milliseconds = divmod(milliseconds, 1000)

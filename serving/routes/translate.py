@@ -1,4 +1,4 @@
-"""`/v1/translate`: texts that answer texts, such as translations."""
+"""`/v1/translate`: texts as answers to texts, such as translations."""
 
 from functools import partial
 
@@ -66,7 +66,8 @@ def routes(service: Service) -> list[Route]:
 
 
 def _check_search(form: TranslateForm, task: SequenceToSequence) -> None:
-    """Raise `ApiError` for another search than the one whose programs are compiled."""
+    """Raise `ApiError` for settings of the beam search other than those whose programs are
+    compiled."""
     for name in ("beam_size", "length_penalty"):
         given, ours = getattr(form, name), getattr(task, name)
         if given not in (None, ours):

@@ -1,4 +1,4 @@
-"""What completions and conversations share: texts of jobs, as one answer or as a stream."""
+"""Answers of completions and chat completions: generated texts, in one body or as a stream."""
 
 import asyncio
 from abc import ABC, abstractmethod
@@ -20,19 +20,20 @@ from serving.texts import Piece, TextWriter, completions, pieces, usage
 
 
 class AnswerBody(ABC):
-    """Makes the bodies of one request's answer."""
+    """Builds the bodies of the answer to one request."""
 
     @abstractmethod
     def whole(self, jobs: Sequence[Job], texts: Sequence[Completion], used: Usage) -> AnswerModel:
-        """Return the body with all texts; its JSON leaves out the fields that are not set."""
+        """Return the body with all texts. Fields that are not set are left out of its JSON."""
 
     @abstractmethod
     def chunks(self, piece: Piece) -> list[dict[str, Any]]:
-        """Return the events for a part of a text; with the last part, the one that ends it."""
+        """Return the events for a part of a text. For the last part, they include the event that
+        ends the text."""
 
     @abstractmethod
     def usage_chunk(self, used: Usage) -> dict[str, Any]:
-        """Return the event with the numbers of tokens."""
+        """Return the event with the token counts."""
 
 
 async def write(
@@ -46,7 +47,12 @@ async def write(
     is_streamed: bool,
     includes_usage: bool,
 ) -> Response:
-    """Let the engine write the texts of `jobs`, and answer with them."""
+    """Generate the texts of `jobs`, and return the response with them: `body` builds its content.
+
+    texts_per_prompt: number of consecutive jobs with the same prompt. includes_usage: whether a
+    stream ends with the token counts. Raises `ApiError` if the queue is full, for a text that
+    failed, and when a deadline has passed.
+    """
     client = service.client_of(request)
     arrival = request.state.arrival
     answers = texts.answers(jobs, client=client, arrival=arrival, is_streamed=is_streamed)
@@ -83,7 +89,7 @@ async def _events(
             service.metrics.first_token_seconds.observe(now() - request.state.arrival.header)
             is_first = False
         make = partial(_events_of, body, piece, nothing)
-        # Thousands of log-probabilities are one event where a call of a tool is held back.
+        # In a thread: while a tool call is incomplete, thousands of log-probabilities can collect.
         for event in await asyncio.to_thread(make) if has_logprobs else make():
             yield event
     used = usage(jobs, texts_per_prompt)
@@ -96,5 +102,5 @@ async def _events(
 
 
 def _events_of(body: AnswerBody, piece: Piece, added: dict[str, Any]) -> list[bytes]:
-    """Return the events for a part of a text as JSON, each with the members `added`."""
+    """Return the events for a part of a text as JSON, each with the members in `added`."""
     return [pydantic_core.to_json(chunk | added) for chunk in body.chunks(piece)]

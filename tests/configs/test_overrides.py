@@ -40,6 +40,7 @@ MASKED = {
     "checkpoint.best_metric": "loss",
 }
 VIT, RESNET = {"model.architecture": "vit"}, {"model.architecture": "resnet"}
+CONVNEXT = {"model.architecture": "convnext"}
 PADDED = {"data.augmentation.crop": "padded"}
 RESIZED = {"data.augmentation.crop": "random_resized"}
 RANDOM = {"data.augmentation.randaugment_layers": "2"}
@@ -204,6 +205,10 @@ SETTABLE = {
     "model.embedding_norm": (MASKED, "true", True),
     "model.head_transform": (MASKED, "true", True),
     "model.class_token_position": (VIT, "true", True),
+    "model.pixel_mean": (RESNET, "0.485,0.456,0.406", (0.485, 0.456, 0.406)),
+    "model.pixel_std": (VIT, "0.25", (0.25,)),
+    "model.response_norm": (CONVNEXT, "true", True),
+    "model.head_norm_epsilon": (CONVNEXT, "1e-12", 1e-12),
     "model.norm": ({}, "layer_norm", "layer_norm"),
     "model.norm_epsilon": ({}, "1e-6", 1e-6),
     "model.feed_forward": ({}, "gelu", "gelu"),
@@ -265,6 +270,7 @@ OTHER_VALUES = {
     float: 7.5,
     str: "mine",
     tuple: ("one.example", "other.example"),
+    type(None): 7,  # in place of no limit
 }
 
 for name, info in Serve.model_fields.items():  # none of them needs another one

@@ -72,6 +72,24 @@ SIGLIP = {
         "patch_size": 4,
     },
 }
+RESNET = {
+    "model_type": "resnet",
+    "layer_type": "basic",
+    "depths": [2, 2, 2, 2],
+    "embedding_size": 4,
+    "hidden_sizes": [4, 8, 16, 32],
+    "image_size": 32,
+    "num_channels": 3,
+}
+CONVNEXT = {
+    "model_type": "convnext",
+    "num_stages": 2,
+    "depths": [1, 2],
+    "hidden_sizes": [4, 8],
+    "patch_size": 2,
+    "image_size": 8,
+    "num_channels": 3,
+}
 FAMILIES = {
     "llama": LLAMA,
     "mistral": MISTRAL,
@@ -83,7 +101,14 @@ FAMILIES = {
     "eurobert": EUROBERT,
     "vit": VIT,
     "siglip": SIGLIP,
+    "resnet": RESNET,
+    "convnext": CONVNEXT,
+    "convnextv2": CONVNEXT | {"model_type": "convnextv2"},
 }
+STACKS = ("llama", "mistral", "qwen3", "gpt2", "bert", "eurobert", "vit", "siglip")
+"""Families whose models above are stacks of equal blocks."""
+
+PICTURES = ("vit", "siglip", "resnet", "convnext", "convnextv2")
 
 Tensors = dict[str, np.ndarray]
 
@@ -99,13 +124,15 @@ def write_config(folder: Path, config: dict[str, Any], **changes: Any) -> Path:
 def make_folder(folder: Path, family: str, **changes: Any) -> tuple[Path, Any]:
     """A folder of a family, and our parameters that are in it, drawn at random. `num_classes`
     among the changes: it tells so many classes apart."""
-    num_classes = changes.pop("num_classes", 5 if family in ("vit", "siglip") else None)
+    num_classes = changes.pop("num_classes", 5 if family in PICTURES else None)
     write_config(folder, FAMILIES[family], **changes)
     if num_classes is not None:
-        save_file({"classifier.weight": np.zeros((num_classes, 24))}, folder / "model.safetensors")
+        head = "classifier.1.weight" if family == "resnet" else "classifier.weight"
+        save_file({head: np.zeros((num_classes, 24))}, folder / "model.safetensors")
     found = describe(folder)
-    params = draw(template(found.settings, found.data_spec))
-    save_file(to_tensors(family, params, scanned=False), folder / "model.safetensors")
+    of_model = template(found.settings, found.data_spec)
+    params, measured = draw(of_model), draw_statistics(of_model)
+    save_file(to_tensors(family, params, measured, scanned=False), folder / "model.safetensors")
     return folder, params
 
 
@@ -122,7 +149,7 @@ def template(settings: dict[str, Any], data_spec: DataSpec, **changes: Any) -> M
     kind = next(one for one in ARCHITECTURES if kind_name(one) == settings["architecture"])
     section = kind(**settings).model_dump(exclude={"architecture"})
     sizes = data_spec.model_arguments()
-    if settings["architecture"] != "vit":
+    if data_spec.image_shape is None:
         sizes.setdefault("max_length", 12)
     arguments = {"architecture": settings["architecture"], **section, **sizes}
     return _made(tuple(arguments.items()))
@@ -141,11 +168,25 @@ def shapes(of: ModelGraph) -> Any:
     return jax.eval_shape(of.initialize, jax.random.key(0))[0]
 
 
+@functools.cache
+def statistics(of: ModelGraph) -> Any:
+    """The shapes of its batch statistics."""
+    return jax.eval_shape(of.initialize, jax.random.key(0))[1]
+
+
 def draw(of: ModelGraph) -> Any:
     """Random parameters of it."""
     generator = np.random.default_rng(0)
     return jax.tree.map(
         lambda leaf: generator.normal(size=leaf.shape).astype(leaf.dtype), shapes(of)
+    )
+
+
+def draw_statistics(of: ModelGraph) -> Any:
+    """Random batch statistics of it, above zero."""
+    generator = np.random.default_rng(1)
+    return jax.tree.map(
+        lambda leaf: generator.uniform(0.5, 2, leaf.shape).astype(leaf.dtype), statistics(of)
     )
 
 

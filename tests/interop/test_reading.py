@@ -25,9 +25,10 @@ def weights(folder, *, scanned=False, sizes=None, settings=None, **how):
     of_model = folders.template(
         found.settings | (settings or {}),
         replace(found.data_spec, **(sizes or {})),
-        scan_layers=scanned,
+        **({"scan_layers": True} if scanned else {}),
     )
-    return converting.read_weights(folder, folders.shapes(of_model), scanned=scanned, **how)
+    shapes = (folders.shapes(of_model), folders.statistics(of_model))
+    return converting.read_weights(folder, *shapes, scanned=scanned, **how)
 
 
 @pytest.mark.parametrize("family", folders.FAMILIES)
@@ -43,6 +44,15 @@ VARIANTS = {
     "bert of classes": ("bert", {"num_classes": 3}),
     "bert untied": ("bert", {"tie_word_embeddings": False}),
     "vit of one colour, wide": ("vit", {"num_channels": 1, "image_size": [8, 16]}),
+    "resnet with bottlenecks": (
+        "resnet",
+        {"layer_type": "bottleneck", "hidden_sizes": [16, 32, 64, 128]},
+    ),
+    "resnet of one colour, deeper": ("resnet", {"num_channels": 1, "depths": [3, 4, 6, 3]}),
+    "convnext of three stages": (
+        "convnext",
+        {"num_stages": 3, "depths": [2, 1, 3], "hidden_sizes": [4, 4, 8]},
+    ),
 }
 
 
@@ -53,7 +63,7 @@ def test_variants_are_read(tmp_path, name):
     folders.assert_same(read(folder), params)
 
 
-@pytest.mark.parametrize("family", folders.FAMILIES)
+@pytest.mark.parametrize("family", folders.STACKS)
 def test_scanned_layers_are_stacks_of_the_same_numbers(tmp_path, family):
     folder, params = folders.make_folder(tmp_path, family)
     scanned = read(folder, scanned=True)
@@ -82,6 +92,18 @@ RENAMED = {
     "llama": ("model.layers.2.mlp.gate_proj.weight", "model.layers.2.mlp.door_proj.weight"),
     "bert": ("cls.predictions.transform.dense.bias", "cls.predictions.transform.tense.bias"),
     "vit": ("vit.embeddings.cls_token", "vit.embeddings.class_token"),
+    "resnet": (
+        "resnet.encoder.stages.2.layers.0.layer.1.normalization.running_var",
+        "resnet.encoder.stages.2.layers.0.layer.1.normalization.running_variance",
+    ),
+    "convnext": (
+        "convnext.encoder.stages.1.downsampling_layer.0.weight",
+        "convnext.encoder.stages.1.downsampling_layer.0.wait",
+    ),
+    "convnextv2": (
+        "convnextv2.encoder.stages.1.layers.1.grn.weight",
+        "convnextv2.encoder.stages.1.layers.1.grn.scale",
+    ),
 }
 
 
@@ -120,6 +142,7 @@ def test_a_shape_that_differs_is_named_with_both(tmp_path):
         ("bert", {"bert.embeddings.position_ids": (1, 16), "cls.seq_relationship.bias": (2,)}),
         ("bert", {"bert.pooler.dense.weight": (24, 24), "bert.pooler.dense.bias": (24,)}),
         ("vit", {"vit.pooler.dense.bias": (24,)}),
+        ("resnet", {"resnet.embedder.embedder.normalization.num_batches_tracked": ()}),
     ],
 )
 def test_what_is_no_part_of_the_model_is_passed_over(tmp_path, family, buffers):

@@ -80,16 +80,17 @@ class RunningServer(Served):
 
 @contextlib.contextmanager
 def serving(
-    workdir: Path,
+    path: Path,
     log: Path,
     *flags: str,
+    named: str = "workdir",
     fields: Mapping[str, str] = SMALL,
     environment: Mapping[str, str] | None = None,
     is_awaited: bool = True,
 ) -> Iterator[RunningServer]:
-    """Run `serve.py` on a free port until the block ends. is_awaited: whether to wait until its
-    programs are compiled."""
-    command = [sys.executable, "serve.py", f"--workdir={workdir}", "--port=0", *flags]
+    """Run `serve.py` on a free port until the block ends. named: the flag that names the model's
+    `path`. is_awaited: whether to wait until its programs are compiled."""
+    command = [sys.executable, "serve.py", f"--{named}={path}", "--port=0", *flags]
     command += [f"--config.{name}={value}" for name, value in fields.items()]
     with log.open("wb") as errors:
         process = subprocess.Popen(

@@ -22,7 +22,7 @@ from training.lora import merged
 from training.parameters import sides_of
 from training.program import build_program
 from training.restore import restore_model
-from training.trees import flat
+from training.trees import flat, nested
 
 BASE = {"mesh__data": "1", "train__ema_decay": "0.9"}
 SPEC = DataSpec(num_classes=6, image_shape=(8, 8, 1))
@@ -187,12 +187,13 @@ def test_arrays_at_hand_are_taken_likewise():
     program = build(config, SPEC)
     _, states = trained()
     params = {name: tree for name, tree in states[1].params.items() if name != "classes"}
-    pretrained = pretrained_from_arrays(params, name="a file", metadata={"file": "a"})
+    first, *others = flat(states[1].statistics)
+    statistics = nested({name: flat(states[1].statistics)[name] for name in others})
+    pretrained = pretrained_from_arrays(params, statistics, name="a file", metadata={"file": "a"})
     warm_start = plan_warm_start(pretrained, config, program)
     assert warm_start.messages == (
         "begins with a file",
-        "fresh: classes.bias (not there), classes.kernel (not there), "
-        + ", ".join(f"{name} (not there)" for name in flat(states[1].statistics)),
+        f"fresh: classes.bias (not there), classes.kernel (not there), {first} (not there)",
     )
     assert warm_start.metadata == {"file": "a"}
     state = program.initialize(*warm_start.load(program))
@@ -200,6 +201,8 @@ def test_arrays_at_hand_are_taken_likewise():
     for name, value in flat(params).items():
         np.testing.assert_array_equal(placed[name], value)
         assert placed[name].sharding == abstract[name].sharding
+    for name, value in flat(statistics).items():
+        np.testing.assert_array_equal(flat(state.statistics)[name], value)
 
 
 def test_without_another_run_nothing_is_told():

@@ -1,0 +1,166 @@
+"""Where a command takes a trained model from: the workdir of a run (--workdir), or a model that was
+exported, here or by another project (--from). JAX starts only when arrays are read."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+from configs.errors import UsageError
+from configs.reading.command_line import Flag
+from configs.reading.inputs import TOKENIZER, is_exported, is_hugging_face
+from configs.reading.saved import read_config
+from configs.schema.config import Config
+
+if TYPE_CHECKING:
+    from jax.sharding import Mesh
+
+    from data.codecs.tokenizers import Tokenizer
+    from interop.opening import Opened
+    from training.restore import Restored
+
+MODEL_FLAGS = (
+    Flag("workdir", meaning="the folder that train.py wrote", placeholder="DIR"),
+    Flag(
+        "from",
+        meaning="in its place: what export.py wrote, or a folder of transformers",
+        placeholder="PATH",
+    ),
+    Flag("step", meaning="with --workdir: a checkpoint's number, `best` or `latest` (latest)"),
+    Flag(
+        "weights",
+        meaning="with --workdir: the averaged or the raw weights",
+        choices=("ema", "raw"),
+    ),
+)
+"""The flags of a command that uses a trained model."""
+
+
+class ModelSource(Protocol):
+    """A trained model whose arrays are not read yet. path: its folder or file."""
+
+    @property
+    def path(self) -> Path: ...
+
+    @property
+    def config(self) -> Config: ...
+
+    @property
+    def name(self) -> str:
+        """Return a name for the model."""
+        ...
+
+    @property
+    def is_foreign(self) -> bool:
+        """Return whether another project trained the model: there is no data of it."""
+        ...
+
+    @property
+    def tokenizer(self) -> "Tokenizer | None":
+        """Return its tokenizer; None for a model that reads no text. Raises `UsageError` if it is
+        missing or damaged."""
+        ...
+
+    def restore(self, mesh: "Mesh", warn: Callable[[str], None]) -> "Restored":
+        """Read the arrays onto a mesh, after checking them. Raises `UsageError` if they are damaged
+        or do not fit."""
+        ...
+
+
+@dataclass(frozen=True)
+class Workdir:
+    """A step of a run. step, weights: as in `training.restore.restore_model`."""
+
+    path: Path
+    config: Config
+    step: str = "latest"
+    weights: str | None = None
+
+    is_foreign: ClassVar = False
+
+    @property
+    def name(self) -> str:
+        return self.path.resolve().name
+
+    @property
+    def tokenizer(self) -> "Tokenizer | None":
+        from data.codecs.tokenizers import Tokenizer
+
+        if not hasattr(self.config.data, "tokenizer"):
+            return None
+        try:
+            return Tokenizer.load(self.path / TOKENIZER)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+
+    def restore(self, mesh: "Mesh", warn: Callable[[str], None]) -> "Restored":
+        from training.restore import restore_model
+
+        return restore_model(
+            self.path, self.config, step=self.step, weights=self.weights, mesh=mesh, warn=warn
+        )
+
+
+def model_source(
+    arguments: SimpleNamespace, overrides: Mapping[str, str] | None = None
+) -> ModelSource:
+    """Return the model that a command line names with `MODEL_FLAGS`.
+
+    overrides: new values of fields of its configuration. Raises `UsageError` unless exactly one of
+    --workdir and --from is given, and for one that holds no model.
+    """
+    workdir, path = arguments.workdir, getattr(arguments, "from")
+    if workdir is None and path is None:
+        raise UsageError(
+            "--workdir is missing: --workdir=DIR (the folder that train.py wrote), or --from=PATH "
+            "(what export.py wrote, or a folder of transformers)"
+        )
+    if workdir is not None and path is not None:
+        raise UsageError(f"--workdir={workdir} and --from={path} each name a model: give one")
+    if path is not None:
+        return exported_source(arguments, overrides)
+    config = read_config(workdir, overrides)
+    return Workdir(Path(workdir), config, arguments.step or "latest", arguments.weights)
+
+
+def exported_source(
+    arguments: SimpleNamespace, overrides: Mapping[str, str] | None = None
+) -> "Opened":
+    """Return the model of --from. Raises `UsageError` for flags that are for workdirs only."""
+    from interop.opening import open_model
+
+    for name in ("step", "weights"):
+        if (value := getattr(arguments, name)) is not None:
+            raise UsageError(
+                f"--{name}={value} chooses among the checkpoints of a workdir, and --from has one "
+                "model: leave it out"
+            )
+    return open_model(Path(getattr(arguments, "from")), overrides)
+
+
+def source_on_data_of(arguments: SimpleNamespace) -> "Opened":
+    """Return the model of --from for the task and the data of --workdir, which are both given.
+
+    Raises `UsageError` if it does not fit them, or if the workdir has no checkpoint.
+    """
+    from training.checkpoints import newest_manifest
+
+    source, workdir = exported_source(arguments), Path(arguments.workdir)
+    config = read_config(workdir, arguments.overrides)
+    manifest = newest_manifest(workdir / "checkpoints")
+    if manifest is None:
+        raise UsageError(f"{workdir / 'checkpoints'} holds no checkpoint: train first")
+    return source.on_data_of(config, manifest["data"], Workdir(workdir, config).tokenizer)
+
+
+def source_at(path: Path, step: str = "latest", weights: str | None = None) -> ModelSource:
+    """Return the model at `path`: a workdir, an exported model or a folder of transformers.
+
+    step, weights: of a workdir, as in `training.restore.restore_model`. Raises `UsageError` if
+    there is no model, or if they are given for another one than a workdir's.
+    """
+    if path.is_file() or is_exported(path) or is_hugging_face(path):
+        given = {"step": None if step == "latest" else step, "weights": weights, "from": path}
+        return exported_source(SimpleNamespace(**given))
+    return Workdir(path, read_config(path), step, weights)
