@@ -9,18 +9,19 @@ from safetensors.numpy import load_file
 from tokenizers import models
 
 import export
+import generate
 from configs.data_spec import DataSpec
 from configs.errors import UsageError
 from configs.reading.recipes import load_config
 from configs.schema.model import EncoderDecoder
 from data.codecs.tokenizers import Tokenizer
+from interop.checking import check_recipe
 from interop.families import FAMILIES
 from interop.formats.equal_models import equal_config, equal_params
 from interop.formats.hub_pairs import HubPairTokenizer
 from interop.formats.huggingface import check_padding
 from interop.loading import load_weights
 from tests.interop import folders, pairs
-from tests.interop.test_checking import flags_of, refusal
 from training.trees import flat
 
 VOCABULARIES = {
@@ -74,10 +75,9 @@ def test_it_generates_as_our_search_does(exported):
 
 def test_a_run_begins_with_the_weights_that_were_exported(exported, tmp_path):
     recipe, given = "configs/dates_seq2seq.py", {"train.initialize_from": str(exported)}
-    message = refusal(exported, load_config(recipe, given, inputs=False))
-    flags = flags_of(message)
-    assert flags["data.tokenizer.path"] == f"{exported}/tokenizer.json"
-    config = load_config(recipe, given | flags, inputs=False)
+    config = load_config(recipe, given, inputs=False)
+    check_recipe(exported, config)
+    assert config.data.tokenizer.path == f"{exported}/triform_tokenizer.json"
     spec = DataSpec(vocabulary_size=65, max_source_length=128, max_length=16)
     settings = config.model.model_dump() | {"architecture": "encoder_decoder"}
     of_model = folders.template(settings, spec)
@@ -89,6 +89,14 @@ def test_a_run_begins_with_the_weights_that_were_exported(exported, tmp_path):
     for name, array in flat(found.params).items():
         np.testing.assert_allclose(array, trained.pop(f"params.{name}"), atol=3e-7, rtol=0)
     assert not trained
+
+
+def test_what_was_exported_translates_as_the_workdir(exported, capsys):
+    found = []
+    for model in (f"--workdir={WORKDIR}", f"--from={exported}"):
+        generate.main([model, "--prompt=the 3rd of May, 1999", "--prompt=12 December 2024"])
+        found.append(capsys.readouterr().out)
+    assert found[0] == found[1] and found[0].strip()
 
 
 def tokenizer_of(tmp_path, tokenizer, **task):
