@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from interop.formats.registry import Format
     from interop.formats.source import Source
 
-FORMAT_NAMES = ("huggingface", "safetensors")
+FORMAT_NAMES = ("huggingface", "safetensors", "gguf")
 OF_OTHERS = ("huggingface", "gguf")
 """Formats of other projects, which say what the tokenizer's tokens are for."""
 

@@ -62,6 +62,7 @@ class FileReader(Reader, Protocol):
 FORMATS = {
     "huggingface": "interop.formats.huggingface",
     "safetensors": "interop.formats.native",
+    "gguf": "interop.formats.gguf",
 }
 """The module of each format that can be written."""
 
@@ -69,11 +70,12 @@ READERS = {
     "safetensors": "interop.formats.native",
     "stablehlo": "interop.formats.native",
     "huggingface": "interop.formats.transformers_folder",
+    "gguf": "interop.formats.gguf",
     FOREIGN: "interop.formats.transformers_folder",
 }
 """The module that reads each format. FOREIGN: a folder that another project wrote."""
 
-FILES: dict[str, str] = {}
+FILES = {".gguf": "gguf"}
 """The format of a file, by the end of its name. Its reader is a `FileReader`."""
 
 
