@@ -110,9 +110,16 @@ def _data_fields(folder: str | Path, found: Description, config: Config) -> dict
         needed |= {"data.tokenizer.kind": "file", "data.tokenizer.path": str(file)}
     elif tokenizer is not None and not _same_tokens(Path(tokenizer.path), file):
         needed["data.tokenizer.path"] = str(file)
-    longest = found.data_spec.max_length
-    if longest is not None and data.sequence_length > longest:
-        needed["data.sequence_length"] = longest
+    sizes = found.data_spec
+    lengths = {"sequence_length": sizes.max_length}
+    if data.modality == "text_pairs":
+        lengths = {
+            "max_source_length": sizes.max_source_length,
+            "max_target_length": sizes.max_length,
+        }
+    for name, longest in lengths.items():
+        if longest is not None and getattr(data, name) > longest:
+            needed[f"data.{name}"] = longest
     if found.data_spec.image_shape is not None:
         height, _, channels = found.data_spec.image_shape
         if data.image_size is not None and not found.any_image_size:
@@ -136,8 +143,14 @@ def _differing(given: dict[str, Any], needed: Mapping[str, Any], config: Config)
     if given["model.architecture"] != needed["model.architecture"]:
         return [p for p in needed if p.startswith("model.") or given[p] != needed[p]]
     ours = {f"model.{name}": value for name, value in config.model.model_dump().items()} | given
-    ours, theirs = _with_defaults(ours), _with_defaults({**ours, **needed})
-    return [p for p in needed if given[p] != needed[p] and ours[p] != theirs[p]]
+    fitting = {**ours, **needed}
+    theirs = _with_defaults(fitting)
+
+    def differs(path: str) -> bool:
+        """Return whether the field would differ if all others fitted."""
+        return _with_defaults({**fitting, path: given[path]})[path] != theirs[path]
+
+    return [p for p in needed if given[p] != needed[p] and differs(p)]
 
 
 def _with_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:

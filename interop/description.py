@@ -14,7 +14,7 @@ class Description:
     `family`: the name of one of `interop.families.FAMILIES`.
     `settings`: the fields of the section `model` that change what the weights compute.
     `data_spec`: the data sizes that the weights require, which are some of `vocabulary_size`,
-        `max_length`, `image_shape` and `num_classes`.
+        `max_source_length`, `max_length`, `image_shape` and `num_classes`.
     `any_image_size`: whether the weights fit images of another height and width too.
     """
 

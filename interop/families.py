@@ -4,6 +4,7 @@ from pathlib import Path
 
 from configs.errors import UsageError
 from interop import (
+    bart,
     bert,
     convnext,
     convnextv2,
@@ -16,6 +17,7 @@ from interop import (
     qwen3,
     resnet,
     siglip,
+    t5gemma,
     vit,
 )
 from interop.description import Description
@@ -36,9 +38,10 @@ MODULES = (
     resnet,
     convnext,
     convnextv2,
+    t5gemma,
 )
 
-FAMILIES = {one.FAMILY.name: one.FAMILY for one in MODULES}
+FAMILIES = {one.name: one for one in (*(one.FAMILY for one in MODULES), *bart.FAMILIES)}
 """The family of each `model_type` in config.json. A model is exported as the first that has it."""
 
 

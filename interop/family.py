@@ -17,6 +17,7 @@ DATA = "data."
 
 
 Finish = Callable[[Mapping[str, NDArray], Mapping[str, Any]], Mapping[str, NDArray]]
+Tokens = Callable[[Mapping[str, Any], Mapping[str, int | None]], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -24,12 +25,15 @@ class Family:
     """The models with one `model_type` in config.json.
 
     name: the `model_type`. table: the rows of the weights. fields: the rows of config.json.
-    classes: the names of the class in transformers for each output of ours: "next_tokens",
-        "missing_tokens" or "classes" (`configs.schema.model.Architecture.outputs`).
+    classes: the name of the class in transformers for each output of ours, such as "next_tokens" or
+        "target_tokens" (`configs.schema.model.Architecture.outputs`).
     more: returns further settings, which only the folder's tensors show (such as whether there is a
         classifier), given the folder and what config.json says.
     finish: returns all tensors of a folder, given those that the table writes and config.json: it
         adds constants, and copies.
+    tokens: returns fields of config.json for the ids of special tokens, given the other fields and
+        the ids by their names.
+    padding: the id that padding must have, if positions are counted from it.
     any_image_size: whether the weights fit images of any height and width.
     """
 
@@ -39,6 +43,8 @@ class Family:
     classes: Mapping[str, str]
     more: Callable[[Folder, dict[str, Any]], Settings] = field(default=lambda folder, found: {})
     finish: Finish = field(default=lambda tensors, config: tensors)
+    tokens: Tokens = field(default=lambda config, ids: ids)
+    padding: int | None = None
     any_image_size: bool = False
 
     @property
@@ -85,14 +91,30 @@ def resolved(settings: Settings) -> dict[str, Any]:
         usual_width = feed_forward_width(full["feed_forward"], full["width"])
         full["feed_forward_width"] = full.get("feed_forward_width") or usual_width
     if "pattern" in full:
-        letters = mixers(full["pattern"], full["depth"])
-        if full.get("attention_window") is None or "A" not in letters:
-            full["attention_window"] = None
-            letters = letters.replace("G", "A")
-        full["pattern"] = shortest_pattern(letters)
+        full |= _resolved_patterns(full)
     if full.get("use_bias"):
         full["qkv_bias"] = False
     return full
+
+
+def _resolved_patterns(settings: Settings) -> dict[str, Any]:
+    """Return the patterns of all stacks, and what they have an effect on. Fields of an encoder are
+    None if it is as the decoder."""
+    depth, pattern = settings["depth"], settings["pattern"]
+    encoder_depth = settings.get("encoder_depth") or depth
+    letters = mixers(pattern, depth)
+    of_encoder = mixers(settings.get("encoder_pattern") or pattern, encoder_depth)
+    window = settings.get("attention_window")
+    if window is None or "A" not in letters + of_encoder:
+        window = None
+        letters, of_encoder = letters.replace("G", "A"), of_encoder.replace("G", "A")
+    shortest = shortest_pattern(letters)
+    found = {"attention_window": window, "pattern": shortest}
+    if "encoder_depth" in settings:
+        is_same = mixers(shortest, encoder_depth) == of_encoder
+        found["encoder_depth"] = None if encoder_depth == depth else encoder_depth
+        found["encoder_pattern"] = None if is_same else shortest_pattern(of_encoder)
+    return found
 
 
 def mixers(pattern: str, depth: int) -> str:

@@ -2,7 +2,7 @@
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import ml_dtypes  # noqa: F401  (adds bfloat16 to NumPy; many weights are stored in it)
 import numpy as np
@@ -60,6 +60,13 @@ class Folder:
             names = tuple(_FLOAT_DTYPES)
             raise UsageError(f"{file}: {name} is stored as {dtype}, not as one of {names}")
         return file.get_tensor(name)
+
+    def refuse(self, name: str, instead: str) -> NoReturn:
+        """Raise `UsageError`, because our models do not support the values of a tensor.
+
+        instead: a text that says which values they support.
+        """
+        raise UsageError(f"{self.path}: {name} can't be had here: {instead}")
 
     def json_file(self, name: str) -> JsonFields | None:
         """Return the JSON file `name` of the folder; None if it does not exist."""

@@ -6,9 +6,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-LAYERS = "backbone.layers."
-"""Prefix of the names of layer parameters. The layer's index follows or, if layers are scanned, the
-index of its letter in the pattern. The first dimension of a scanned leaf is the period."""
+STACKS = ("backbone.layers.", "encoder.layers.", "decoder.layers.")
+"""Prefixes of the names of layer parameters, one for each stack of layers. The layer's index
+follows or, if layers are scanned, the index of its letter in the pattern. The first dimension of a
+scanned leaf is the period."""
 
 
 @dataclass(frozen=True)
@@ -33,23 +34,29 @@ def param_layout(leaves: Mapping[str, Any], *, scanned: bool) -> dict[str, Param
     `leaves`: the model's parameters by dotted name; only their `shape` is used.
     `scanned`: whether layers are stacked.
     """
-    letters = layer_count(leaves)
+    letters = {stack: layer_count(leaves, (stack,)) for stack in STACKS}
     layout = {}
     for name, leaf in leaves.items():
-        if not scanned or not name.startswith(LAYERS):
+        stack = stack_of(name)
+        if not scanned or stack is None:
             layout[name] = ParamSlice(name, None, tuple(leaf.shape))
             continue
         periods, *shape = leaf.shape
-        letter, rest = name.removeprefix(LAYERS).split(".", 1)
+        letter, rest = name.removeprefix(stack).split(".", 1)
         for period in range(periods):
-            layer = period * letters + int(letter)
-            layout[f"{LAYERS}{layer}.{rest}"] = ParamSlice(name, period, tuple(shape))
+            layer = period * letters[stack] + int(letter)
+            layout[f"{stack}{layer}.{rest}"] = ParamSlice(name, period, tuple(shape))
     return layout
 
 
-def layer_count(names: Iterable[str]) -> int:
-    """Return the number of different layers in `names`, the names of a model's parameters.
+def stack_of(name: str) -> str | None:
+    """Return the stack in `STACKS` of a parameter; None if it is of no layer."""
+    return next((stack for stack in STACKS if name.startswith(stack)), None)
+
+
+def layer_count(names: Iterable[str], stacks: tuple[str, ...] = STACKS) -> int:
+    """Return the number of layers in the deepest of `stacks`. names: those of a model's parameters.
 
     With scanned layers, this is the number of letters in the pattern.
     """
-    return len({name.split(".")[2] for name in names if name.startswith(LAYERS)})
+    return max(len({n.split(".")[2] for n in names if n.startswith(stack)}) for stack in stacks)

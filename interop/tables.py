@@ -26,8 +26,8 @@ HEADS = ("classes.", "embedding.head.", "head_transform.")
 
 
 class Transformation(Protocol):
-    """Converts a Hugging Face array (`theirs`) to our parameter (`ours`) and back. It rearranges
-    values and never changes them."""
+    """Converts a Hugging Face array (`theirs`) to our parameter (`ours`) and back, without a loss:
+    it rearranges values, multiplies them by a power of two, or adds one."""
 
     def their_shape(self, shape: Shape) -> Shape:
         """Return the shape of the Hugging Face array, given the `shape` of our parameter."""
@@ -100,6 +100,40 @@ class Transpose:
 
     def to_theirs(self, ours: NDArray) -> NDArray:
         return ours.transpose(self.axes)
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """Multiplies by a power of two, which loses no digit.
+
+    The Hugging Face array is what `of` makes of our parameter, times 2 ** `exponent`.
+    """
+
+    of: Transformation
+    exponent: int
+
+    def their_shape(self, shape: Shape) -> Shape:
+        return self.of.their_shape(shape)
+
+    def to_ours(self, theirs: NDArray, shape: Shape) -> NDArray:
+        return self.of.to_ours(theirs * theirs.dtype.type(2.0**-self.exponent), shape)
+
+    def to_theirs(self, ours: NDArray) -> NDArray:
+        return self.of.to_theirs(ours * ours.dtype.type(2.0**self.exponent))
+
+
+@dataclass(frozen=True)
+class OffsetFromOne:
+    """For the scales of Gemma's norms: the Hugging Face array is our parameter minus one."""
+
+    def their_shape(self, shape: Shape) -> Shape:
+        return shape
+
+    def to_ours(self, theirs: NDArray, shape: Shape) -> NDArray:
+        return theirs + theirs.dtype.type(1)
+
+    def to_theirs(self, ours: NDArray) -> NDArray:
+        return ours - ours.dtype.type(1)
 
 
 @dataclass(frozen=True)

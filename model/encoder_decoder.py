@@ -8,6 +8,7 @@ group.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -18,10 +19,14 @@ from model.backbone import Backbone, BackboneSpec
 from model.layers.dropout import apply_dropout, split_key
 from model.layers.embedding import TokenEmbedding, soft_capped
 from model.layers.numerics import Numerics
-from model.layers.positions import LearnedPositions, sinusoids
+from model.layers.positions import LearnedPositions, fairseq_sinusoids, sinusoids
 from model.layers.states import Memory, ModelState, select_rows
 
-POSITIONS = ("sinusoidal", "learned", "rotary", "none")
+SINUSOIDS: dict[str, Callable[[jax.Array, int], jax.Array]] = {
+    "sinusoidal": sinusoids,
+    "sinusoidal_fairseq": fairseq_sinusoids,
+}
+POSITIONS = (*SINUSOIDS, "learned", "rotary", "none")
 
 
 class EncoderDecoder(nnx.Module):
@@ -90,7 +95,7 @@ class EncoderDecoder(nnx.Module):
         )
         self.encoder = Backbone(encoder, numerics, rngs)
         self.decoder = Backbone(decoder, numerics, rngs)
-        self.has_sinusoids = positions == "sinusoidal"
+        self.sinusoids = SINUSOIDS.get(positions)
         self.dropout_rate, self.logit_soft_cap = decoder.dropout, logit_soft_cap
         self.vocabulary_size = vocabulary_size
 
@@ -175,7 +180,7 @@ class EncoderDecoder(nnx.Module):
         x_BTD = embedding.encode(tokens_BT)
         if learned is not None:
             x_BTD = x_BTD + learned(positions_BT)
-        elif self.has_sinusoids:
+        elif self.sinusoids is not None:
             width = x_BTD.shape[-1]
-            x_BTD = x_BTD * width**0.5 + sinusoids(positions_BT, width).astype(x_BTD.dtype)
+            x_BTD = x_BTD * width**0.5 + self.sinusoids(positions_BT, width).astype(x_BTD.dtype)
         return apply_dropout(x_BTD, self.dropout_rate, dropout_key)

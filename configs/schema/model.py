@@ -192,8 +192,11 @@ class EncoderDecoder(TokenBlocks):
         "(model.pattern).",
         accepts=PATTERN_LETTERS,
     )
-    positions: Literal["sinusoidal", "learned", "rotary", "none"] = positions_field(
-        "Position encoding: sinusoidal, learned (a vector per position), rotary (RoPE), or none."
+    positions: Literal["sinusoidal", "sinusoidal_fairseq", "learned", "rotary", "none"] = (
+        positions_field(
+            "Position encoding: sinusoidal, sinusoidal_fairseq (as in fairseq and M2M100), "
+            "learned (a vector per position), rotary (RoPE), or none."
+        )
     )
     shared_embeddings: bool = _shared_embeddings()
     tied_embeddings: bool = _tied_embeddings(True)
@@ -219,10 +222,15 @@ class EncoderDecoder(TokenBlocks):
 
     @pydantic.model_validator(mode="after")
     def _check_sinusoidal(self) -> Self:
-        if self.positions == "sinusoidal" and self.width % 2:
+        if self.positions.startswith("sinusoidal") and self.width % 2:
             raise ValueError(
-                f"model.positions=sinusoidal has a sine and a cosine of each wave, but model.width "
-                f"is {self.width}: use an even one"
+                f"model.positions={self.positions} has a sine and a cosine of each wave, but "
+                f"model.width is {self.width}: use an even one"
+            )
+        if self.positions == "sinusoidal_fairseq" and self.width < 4:
+            raise ValueError(
+                f"model.positions=sinusoidal_fairseq needs two waves, but model.width is "
+                f"{self.width}: use 4 or more"
             )
         return self
 

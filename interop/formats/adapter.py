@@ -12,8 +12,8 @@ from configs.errors import UsageError
 from interop.family import Family
 from interop.folder import CONFIG
 from interop.formats.source import Source
-from interop.param_layout import LAYERS, param_layout
-from interop.tables import Kernel, Row
+from interop.param_layout import param_layout, stack_of
+from interop.tables import Kernel, Row, Scaled
 from training.trees import matching
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -89,7 +89,11 @@ def adapter_tensors(
     for name, array in _unrolled(pairs, scanned).items():
         kernel, letter = name.rsplit(".", 1)
         row = rows[kernel]
-        if len(row.ours) > 1 or not isinstance(row.transformation, Kernel):
+        transformation = row.transformation
+        if isinstance(transformation, Scaled):
+            array = array * array.dtype.type(2.0**transformation.exponent if letter == "b" else 1)
+            transformation = transformation.of
+        if len(row.ours) > 1 or not isinstance(transformation, Kernel):
             raise _no_module(kernel, row, family)
         module = _module(family.table.tensor_name(row))
         if letter == "a":
@@ -121,7 +125,7 @@ def _matrix(array: NDArray) -> NDArray:
 def _layers_first(name: str, array: NDArray, scanned: bool) -> NDArray:
     """Return a matrix of a pair; if layers are stacked, they are its first dimension. (In B, they
     follow the rank.)"""
-    is_stacked = scanned and name.startswith(f"{LORA}.{LAYERS}")
+    is_stacked = scanned and stack_of(name.removeprefix(f"{LORA}.")) is not None
     return np.moveaxis(array, 1, 0) if is_stacked and name.endswith(".b") else array
 
 

@@ -6,6 +6,7 @@ BERT gets a type of tokens; a model of grey pictures gets three channels (`inter
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +14,9 @@ from numpy.typing import NDArray
 from configs.data_spec import DataSpec
 from configs.schema.blocks import Architecture
 from configs.schema.config import Config
-from configs.schema.model import Encoder, VisionTransformer
+from configs.schema.model import Encoder, TokenBlocks, VisionTransformer
 from interop.grey import FIRST_KERNELS, in_colour
+from interop.param_layout import stack_of
 from model.vit import sincos_positions
 
 POSITIONS, TOKEN_TYPES = "positions", "token_types.table.embedding"
@@ -22,12 +24,15 @@ POSITIONS, TOKEN_TYPES = "positions", "token_types.table.embedding"
 
 def equal_config(config: Config) -> Config:
     """Return the configuration of the equal model."""
-    model, changes = config.model, {}
+    model = config.model
+    changes: dict[str, Any] = {}
     if isinstance(model, VisionTransformer):
         of_token = model.pooling == "class_token"
-        changes = {"positions": "learned", "class_token_position": of_token}
-    elif _lacks_types(model):
-        changes = {"token_types": 1}
+        changes |= {"positions": "learned", "class_token_position": of_token}
+    if _lacks_types(model):
+        changes |= {"token_types": 1}
+    if _lacks_biases(model):
+        changes |= {"use_bias": True}
     return config.model_copy(update={"model": model.model_copy(update=changes)})
 
 
@@ -49,6 +54,8 @@ def equal_params(
     config, data_spec, params: those of the given model.
     """
     model, changed = config.model, dict(params)
+    if _lacks_biases(model):
+        changed = _with_zero_biases(changed, scanned=getattr(model, "scan_layers", False))
     if data_spec.image_shape is not None and data_spec.image_shape[2] == 1:
         for name in changed.keys() & set(FIRST_KERNELS):
             changed[name] = in_colour(changed[name])
@@ -76,3 +83,25 @@ def equal_params(
 def _lacks_types(model: Architecture) -> bool:
     """Return whether a model has the form of BERT, but for the types of tokens."""
     return isinstance(model, Encoder) and model.norm_placement == "post" and not model.token_types
+
+
+def _lacks_biases(model: Architecture) -> bool:
+    """Return whether a model of tokens has layer norms without biases. All families with layer
+    norms have biases; zeros change nothing."""
+    return isinstance(model, TokenBlocks) and model.norm == "layer_norm" and not model.use_bias
+
+
+def _with_zero_biases(params: Mapping[str, NDArray], *, scanned: bool) -> dict[str, NDArray]:
+    """Return the parameters with a bias of zeros for each norm, and for each linear layer of a
+    block, that has none."""
+    full = dict(params)
+    for name, array in params.items():
+        path, _, kind = name.rpartition(".")
+        stack = stack_of(name)
+        if f"{path}.bias" in params or not (kind == "scale" or (kind == "kernel" and stack)):
+            continue
+        outputs = 2 if path.endswith((".query", ".key", ".value")) else 1
+        stacked = array.shape[:1] if scanned and stack and kind == "kernel" else ()
+        shape = array.shape if kind == "scale" else (*stacked, *array.shape[-outputs:])
+        full[f"{path}.bias"] = np.zeros(shape, array.dtype)
+    return full

@@ -82,7 +82,7 @@ class HubTokenizer:
     def ids(self) -> dict[str, int | None]:
         """Return the ids of special tokens for config.json. The id of padding is null without a
         token of its own, as its embedding would not be trained."""
-        ids: dict[str, int | None] = NO_IDS | {"pad_token_id": self._padding}
+        ids: dict[str, int | None] = NO_IDS | {"pad_token_id": self.padding}
         if self._writes_text:
             ids |= {"bos_token_id": self._bos, "eos_token_id": self._end}
         if self._mask is not None:
@@ -104,7 +104,8 @@ class HubTokenizer:
         return int(self._tokenizer.document_opening[-1])
 
     @cached_property
-    def _padding(self) -> int | None:
+    def padding(self) -> int | None:
+        """The id of the token for padding; None without one."""
         special = self._tokenizer.special_tokens()
         return next((special[name] for name in PADDING if name in special), None)
 
@@ -121,7 +122,7 @@ class HubTokenizer:
         """The tokenizer with the tokens that our commands put around a text, and with the mask."""
         backend = tokenizers.Tokenizer.from_str(self._tokenizer.backend.to_str())
         if self._output == "next_tokens" and len(self._tokenizer.closing):
-            _open_with(backend, [self._text(number) for number in self._tokenizer.opening])
+            frame(backend, [self._text(number) for number in self._tokenizer.opening])
         if self._mask is not None:
             # A token of words has the space before it, so the mask takes its place.
             (before, _) = GapCodec(self._tokenizer).encode(["a ", " a"])
@@ -143,7 +144,7 @@ class HubTokenizer:
             tokens["sep_token"] = self._text(int(tokenizer.closing[-1]))
         if tokenizer.unknown_id in tokenizer.special_tokens().values():
             tokens["unk_token"] = self._text(tokenizer.unknown_id)
-        padding = self._end if self._padding is None else self._padding
+        padding = self._end if self.padding is None else self.padding
         tokens |= {"pad_token": self._text(padding), "mask_token": self._mask}
         return {
             "tokenizer_class": "PreTrainedTokenizerFast",
@@ -156,7 +157,7 @@ class HubTokenizer:
 
     def _generation(self) -> dict[str, Any]:
         """Return generation_config.json."""
-        padding = self._end if self._padding is None else self._padding
+        padding = self._end if self.padding is None else self.padding
         ids = {"bos_token_id": self._bos, "eos_token_id": self._end, "pad_token_id": padding}
         return {**ids, "suppress_tokens": self._suppressed() or None}
 
@@ -189,14 +190,19 @@ class HubTokenizer:
         return text
 
 
-def _open_with(backend: tokenizers.Tokenizer, opening: Sequence[str]) -> None:
-    """Let `backend` put the tokens `opening` before every text, and nothing else around it."""
+def frame(
+    backend: tokenizers.Tokenizer, opening: Sequence[str] = (), closing: Sequence[str] = ()
+) -> None:
+    """Let `backend` put the tokens `opening` before every text and `closing` behind it, and nothing
+    else around it."""
     written = json.loads(backend.to_str())["post_processor"] or {}
     parts = written.get("processors", [written])
     template = processors.TemplateProcessing(
-        single=[*opening, "$A"],
-        pair=[*opening, "$A", "$B:1"],
-        special_tokens=[(token, backend.token_to_id(token)) for token in dict.fromkeys(opening)],
+        single=[*opening, "$A", *closing],
+        pair=[*opening, "$A", "$B:1", *closing],
+        special_tokens=[
+            (token, backend.token_to_id(token)) for token in dict.fromkeys([*opening, *closing])
+        ],
     )
     byte_level = [part for part in parts if part.get("type") == "ByteLevel"]
     if not byte_level:

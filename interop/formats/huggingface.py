@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from configs.data_spec import DataSpec
+from configs.errors import UsageError
 from configs.schema.config import Config
 from interop.converting import to_tensors
 from interop.families import FAMILIES
@@ -23,6 +24,7 @@ from interop.fields import Unsupported
 from interop.folder import CONFIG
 from interop.formats.adapter import write_adapter
 from interop.formats.equal_models import equal_config, equal_params, equal_sizes
+from interop.formats.hub_pairs import HubPairTokenizer
 from interop.formats.hub_pictures import preprocessor
 from interop.formats.hub_tokenizer import NO_IDS, HubTokenizer
 from interop.formats.model_card import model_card
@@ -118,8 +120,9 @@ def _write_model(source: Source, found: Counterpart, out: Path) -> Sequence[str]
     notes: Sequence[str] = ()
     tokenizer = _tokenizer(source)
     if tokenizer is not None:
+        check_padding(found.family, tokenizer)
         notes = [*tokenizer.write(out), *tokenizer.notes_for(found.family.name)]
-        written |= tokenizer.ids()
+        written |= found.family.tokens(written, tokenizer.ids())
     elif source.data_spec.vocabulary_size is not None:
         written |= NO_IDS
     if source.data_spec.image_shape is not None:
@@ -129,9 +132,22 @@ def _write_model(source: Source, found: Counterpart, out: Path) -> Sequence[str]
 
 
 def _tokenizer(source: Source) -> HubTokenizer | None:
-    if source.tokenizer is None:
+    path, config, data_spec = source.tokenizer, source.config, source.data_spec
+    if path is None:
         return None
-    return HubTokenizer(source.tokenizer, source.config, source.data_spec.require("max_length"))
+    if config.data.modality == "text_pairs":
+        return HubPairTokenizer(path, config, data_spec)
+    return HubTokenizer(path, config, data_spec.require("max_length"))
+
+
+def check_padding(family: Family, tokenizer: HubTokenizer) -> None:
+    """Raise `UsageError` if the model counts positions from an id of padding that the tokenizer has
+    for another token."""
+    if family.padding is not None and family.padding != tokenizer.padding:
+        raise UsageError(
+            f"--format=huggingface can't hold this tokenizer: {family.name} takes token "
+            f"{family.padding} for padding, and here it is a token of texts"
+        )
 
 
 def _dtype(tensors: Mapping[str, NDArray]) -> dict[str, str]:

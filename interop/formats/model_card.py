@@ -46,9 +46,8 @@ def model_card(source: Source, class_name: str) -> str:
     figures = {name: value for name, value in manifest["metrics"].items() if name != "step"}
     versions = {"jax": jax.__version__, **manifest.get("versions", {})}
     is_adapter = source.lora == "adapter"
-    use = (_USE_ADAPTER if is_adapter else _USE).format(
-        task=json.dumps(task), auto_class=AUTO_CLASSES[task]
-    )
+    use = _USE_ADAPTER if is_adapter else _USE_TRANSLATION if task == "translation" else _USE
+    use = use.format(task=json.dumps(task), auto_class=AUTO_CLASSES[task])
     what = "An adapter for a" if is_adapter else "A"
     return f"""---
 library_name: {"peft" if is_adapter else "transformers"}
@@ -104,6 +103,20 @@ from transformers import {auto_class}
 base = {auto_class}.from_pretrained("path/of/the/base")
 model = PeftModel.from_pretrained(base, "path/of/this/folder")
 ```"""
+
+_USE_TRANSLATION = """```python
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+folder = "path/of/this/folder"
+tokenizer = AutoTokenizer.from_pretrained(folder)
+model = AutoModelForSeq2SeqLM.from_pretrained(folder)
+inputs = tokenizer(["A text."], padding=True, truncation=True, return_tensors="pt")
+print(tokenizer.batch_decode(model.generate(**inputs), skip_special_tokens=True))
+```
+
+Triform's own commands take the folder with `--from`; `triform.json` has the whole configuration of
+the run."""
+"""Version 5 of transformers has no pipeline that translates."""
 
 _NOT_SHOWN = {"workers", "cache_dir", "chat_template"}
 

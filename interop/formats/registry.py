@@ -72,7 +72,6 @@ READERS = {
     "huggingface": "interop.formats.transformers_folder",
     "gguf": "interop.formats.gguf",
     FOREIGN: "interop.formats.transformers_folder",
-    "gguf": "interop.formats.gguf",
 }
 """The module that reads each format. FOREIGN: a folder that another project wrote."""
 

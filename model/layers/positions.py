@@ -3,6 +3,8 @@
 Axes: B batch, T length, N heads, H head dimension, D width.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -23,6 +25,9 @@ def segment_starts(segments_BT: jax.Array) -> jax.Array:
     before_BT = jnp.pad(segments_BT[:, :-1], ((0, 0), (1, 0)), constant_values=-1)
     return segments_BT != before_BT
 
+
+FAIRSEQ_FIRST = 2
+"""The number of the first position in fairseq: one more than that of padding, which is 1."""
 
 Scaling = tuple[float, float, float, float]
 """(factor, low, high, original length): see `rotary_frequencies`."""
@@ -59,6 +64,23 @@ def sinusoids(positions_BT: jax.Array, width: int) -> jax.Array:
     if width % 2:
         raise ValueError(f"sinusoidal positions need an even width, not {width}")
     frequency_d = 10_000.0 ** (-jnp.arange(width // 2, dtype=jnp.float32) / (width // 2))
+    return _waves(positions_BT, frequency_d)
+
+
+def fairseq_sinusoids(positions_BT: jax.Array, width: int) -> jax.Array:
+    """Return the position vectors of fairseq and M2M100, float32 [B, T, D].
+
+    Unlike in `sinusoids`, the longest wavelength is exactly 20,000 pi positions, and the number of
+    the first position is 2. Raises ValueError for an odd width, or one below 4.
+    """
+    if width % 2 or width < 4:
+        raise ValueError(f"fairseq's positions need an even width of at least 4, not {width}")
+    step = math.log(10_000.0) / (width // 2 - 1)
+    frequency_d = jnp.exp(-step * jnp.arange(width // 2, dtype=jnp.float32))
+    return _waves(positions_BT + FAIRSEQ_FIRST, frequency_d)
+
+
+def _waves(positions_BT: jax.Array, frequency_d: jax.Array) -> jax.Array:
     angle_BTd = positions_BT[:, :, None].astype(jnp.float32) * frequency_d
     return jnp.concatenate([jnp.sin(angle_BTd), jnp.cos(angle_BTd)], axis=-1)
 

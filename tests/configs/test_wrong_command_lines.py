@@ -178,6 +178,9 @@ WRONG_PAIRS = [
      "model.encoder_pattern=R", "runs both ways", "33"),
     ("--config.model.positions=sinusoidal --config.model.width=33 --config.model.num_heads=3",
      "model.positions=sinusoidal", "model.width is 33"),
+    ("--config.model.positions=sinusoidal_fairseq --config.model.width=2 "
+     "--config.model.num_heads=1",
+     "model.positions=sinusoidal_fairseq", "model.width is 2"),
 ]  # fmt: skip
 
 WRONG_FLAGS = [

@@ -11,7 +11,7 @@ from configs.data_spec import DataSpec
 from configs.errors import UsageError
 from interop import converting
 from interop.converting import to_tensors
-from interop.families import FAMILIES, describe
+from interop.families import describe
 from tests.interop import folders
 
 
@@ -31,7 +31,7 @@ def weights(folder, *, scanned=False, sizes=None, settings=None, **how):
     return converting.read_weights(folder, *shapes, scanned=scanned, **how)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", folders.FAMILIES)
 def test_what_was_written_is_read(tmp_path, family):
     folder, params = folders.make_folder(tmp_path, family)
     folders.assert_same(read(folder), params)

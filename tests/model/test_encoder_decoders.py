@@ -6,7 +6,7 @@ import pytest
 from flax import nnx
 
 from model.architectures import build, parameter_count
-from model.layers.positions import sinusoids
+from model.layers.positions import fairseq_sinusoids, sinusoids
 from model.layers.sharding import AXES
 from model.layers.states import select_rows
 from tests.model.decoders import SMALL, drawn
@@ -194,6 +194,18 @@ def test_sinusoids_are_the_papers():
         np.testing.assert_allclose(found[:, 3 + pair], np.cos(angle), atol=1e-5)
     with pytest.raises(ValueError, match="even width, not 5"):
         sinusoids(positions[None], 5)
+
+
+def test_fairseqs_sinusoids_begin_at_two_and_end_at_the_longest_wave():
+    positions = np.arange(50)
+    found = np.asarray(fairseq_sinusoids(positions[None], 6))[0]
+    for pair in range(3):
+        angle = (positions + 2) / 10_000 ** (pair / 2)
+        np.testing.assert_allclose(found[:, pair], np.sin(angle), atol=1e-5)
+        np.testing.assert_allclose(found[:, 3 + pair], np.cos(angle), atol=1e-5)
+    for width in (2, 7):
+        with pytest.raises(ValueError, match=f"even width of at least 4, not {width}"):
+            fairseq_sinusoids(positions[None], width)
 
 
 def test_rows_are_selected_within_their_group_along_any_axis():
