@@ -2,6 +2,7 @@
 
 python export.py --workdir=DIR --format=FORMAT --out=PATH [--step=N|best] [--weights=raw]
                  [--dtype=float32|bfloat16|float16] [--lora=merged|adapter]
+                 [--platforms=cpu,cuda,tpu]
 python export.py --from=PATH --format=FORMAT --out=PATH      from one format to another
 
 Nothing may be at the path of --out; it appears only when it is complete. Standard output has one
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from interop.formats.registry import Format
     from interop.formats.source import Source
 
-FORMAT_NAMES = ("huggingface", "safetensors", "gguf")
+FORMAT_NAMES = ("huggingface", "safetensors", "stablehlo", "gguf")
 OF_OTHERS = ("huggingface", "gguf")
 """Formats of other projects, which say what the tokenizer's tokens are for."""
 
@@ -44,6 +45,7 @@ FLAGS = (
         choices=("merged", "adapter"),
         default="merged",
     ),
+    Flag("platforms", meaning="where programs of stablehlo run", placeholder="cpu,cuda,tpu"),
 )
 
 
@@ -54,6 +56,8 @@ def main(argv: Sequence[str]) -> int:
     if arguments.lora == "adapter" and arguments.format != "huggingface":
         raise UsageError(f"--lora=adapter is for --format=huggingface, not {arguments.format}")
     check_out(out)
+    if arguments.platforms is not None and arguments.format != "stablehlo":
+        raise UsageError(f"--platforms is for --format=stablehlo, not {arguments.format}")
     set_environment(model.config)
 
     import jax
@@ -67,7 +71,14 @@ def main(argv: Sequence[str]) -> int:
     command = shlex.join(["python", "export.py", *argv])
     with tempfile.TemporaryDirectory() as scratch:
         tokenizer = tokenizer_of(model, Path(scratch))
-        source = Source(restored, tokenizer, arguments.dtype, command, arguments.lora)
+        source = Source(
+            restored,
+            tokenizer,
+            arguments.dtype,
+            command,
+            arguments.lora,
+            platforms=arguments.platforms,
+        )
         check_format(chosen, arguments.format, source)
         with new_path(out) as temporary:
             notes = chosen.write(source, temporary)

@@ -62,6 +62,7 @@ class FileReader(Reader, Protocol):
 FORMATS = {
     "huggingface": "interop.formats.huggingface",
     "safetensors": "interop.formats.native",
+    "stablehlo": "interop.formats.stablehlo",
     "gguf": "interop.formats.gguf",
 }
 """The module of each format that can be written."""

@@ -22,6 +22,7 @@ class Source:
     dtype: of the written parameters, "float32", "bfloat16" or "float16"; None: as they are stored.
     command: the command line, for the model card.
     lora: "merged", or "adapter": only the LoRA pairs are written.
+    platforms: what `--platforms` says, for format `stablehlo`; None: its default.
     """
 
     restored: Restored
@@ -29,6 +30,7 @@ class Source:
     dtype: str | None
     command: str
     lora: str = "merged"
+    platforms: str | None = None
 
     @property
     def config(self) -> Config:

@@ -122,7 +122,8 @@ def attend(
         return _cudnn(q_BTNH, k_BSKH, v_BSKH, mask)
     mask_BTS = _mask(mask, T, k_BSKH.shape[1])
     rows = T // QUERY_CHUNKS
-    if not mask.causal or rows < SHORTEST_CHUNK or _shape_on_a_device(q_BTNH)[1] < T:
+    is_whole = jax.export.is_symbolic_dim(T) or rows < SHORTEST_CHUNK
+    if not mask.causal or is_whole or _shape_on_a_device(q_BTNH)[1] < T:
         return attend_by_xla(q_BTNH, k_BSKH, v_BSKH, mask_BTS)
     assert mask_BTS is not None
     # The queries of a chunk see no key after it.

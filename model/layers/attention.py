@@ -229,7 +229,7 @@ def _written(
     if index_BT.size == 1:  # XLA would write a single position into several copies of the cache.
         new = jnp.repeat(new, 2, axis)
         index_BT = jnp.pad(index_BT, ((0, 0), (0, 1)), constant_values=cache.shape[axis])
-    index: list[Any] = [jnp.arange(len(index_BT))[:, None], *[slice(None)] * 3]
+    index: list[Any] = [jnp.arange(index_BT.shape[0])[:, None], *[slice(None)] * 3]
     index[axis] = index_BT
     # The dimensions of the indices come first in what is written: [B, T, K, H].
     return cache.at[tuple(index)].set(jnp.moveaxis(new, axis, 1), mode="drop")

@@ -1,0 +1,115 @@
+"""`programs.json`: the programs of an exported model, and how they are called."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from data.codecs.tokenizers import UNKNOWN, Tokenizer
+from interop.programs.functions import ArraySpec, Specs
+from interop.programs.lowering import Program, Weights
+from training.model_def import ModelDef
+
+NAME = "programs.json"
+STATIC = "forward.mlir"
+VERSION = 1
+"""Changes when a reader of the old version would misread the new one."""
+
+CALL = (
+    "jax.export.deserialize(bytearray(CONTENT OF A FILE)).call(weights, *inputs) returns the "
+    "results by name; weights: the arrays of the safetensors files by name; inputs: in the order "
+    "of this list; a size that is a name may be any number, the same wherever the name is"
+)
+
+
+def listing(
+    model_def: ModelDef,
+    weights: Weights,
+    programs: Mapping[str, Sequence[Program]],
+    static: Program,
+    tokenizer: Path | None,
+) -> dict[str, Any]:
+    """Return the content of `programs.json`.
+
+    weights: shapes and dtypes. programs: those of each function, by its name. static: that of
+    the file `STATIC`.
+    """
+    first = next(iter(programs.values()))[0]
+    return {
+        "version": VERSION,
+        "jax": jax.__version__,
+        "calling_convention": first.exported.calling_convention_version,
+        "platforms": list(first.exported.platforms),
+        "compute_dtype": model_def.config.precision.compute_dtype,
+        "call": CALL,
+        "functions": {
+            name: {
+                "meaning": some[0].function.meaning,
+                "files": [{"file": one.file, "sizes": dict(one.sizes)} for one in some],
+                "inputs": _described(some[0].function.inputs),
+                "results": _described(some[0].function.results),
+            }
+            for name, some in programs.items()
+        },
+        "static": {
+            "file": STATIC,
+            "function": "main",
+            "arguments": _arrays(
+                [*sorted(weights), *static.function.inputs], static.exported.in_avals
+            ),
+            "results": _arrays(sorted(static.function.results), static.exported.out_avals),
+        },
+        "tokens": {} if tokenizer is None else _special_tokens(model_def, tokenizer),
+    }
+
+
+def text_of(content: Mapping[str, Any]) -> str:
+    """Return the content of `programs.json` as text."""
+    return json.dumps(content, indent=1, allow_nan=False) + "\n"
+
+
+def _described(specs: Mapping[str, Specs]) -> dict[str, Any]:
+    return {
+        name: {"shape": list(one.shape), "dtype": one.dtype, "meaning": one.meaning}
+        if isinstance(one, ArraySpec)
+        else _described(one)
+        for name, one in specs.items()
+    }
+
+
+def _arrays(names: Sequence[str], avals: Sequence[Any]) -> list[dict[str, Any]]:
+    return [
+        {"name": name, "shape": list(aval.shape), "dtype": str(aval.dtype)}
+        for name, aval in zip(names, avals, strict=True)
+    ]
+
+
+def _special_tokens(model_def: ModelDef, path: Path) -> dict[str, Any]:
+    """Return the ids that a program's caller needs to write and read texts.
+
+    opening: ids before a text; empty_opening: before an empty prompt. closing: ids after a text
+    that is labelled or filled. separator: after the source of an encoder-decoder, and the first
+    target token. end: ends what is generated. mask, blank: the entry that the task adds.
+    unwritable: ids that are never generated.
+    """
+    tokenizer, output = Tokenizer.load(path), model_def.config.task.model_output
+    size = tokenizer.vocabulary_size
+    known = [number for token, number in tokenizer.vocabulary().items() if token != UNKNOWN]
+    unwritable = np.setdiff1d(np.arange(size), known).tolist()
+    if output == "next_tokens":
+        return {
+            "opening": tokenizer.opening.tolist(),
+            "empty_opening": tokenizer.document_opening.tolist(),
+            "end": tokenizer.end_id,
+            "unwritable": unwritable,
+        }
+    if output == "target_tokens":
+        separator = tokenizer.separator_id
+        return {"separator": separator, "end": separator, "unwritable": unwritable}
+    if output == "transcript":
+        return {"blank": size, "unwritable": sorted({*unwritable, tokenizer.separator_id})}
+    framing = {"opening": tokenizer.opening.tolist(), "closing": tokenizer.closing.tolist()}
+    return framing | ({"mask": size} if output == "missing_tokens" else {})

@@ -1,0 +1,142 @@
+"""Lowers the functions of a model to StableHLO: programs of `jax.export`, and a static module."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+from jax import export
+
+from configs.schema.blocks import Stack
+from interop.formats.native import PARAMS, STATISTICS
+from interop.formats.source import Source
+from interop.programs.functions import ArraySpec, Function, Results, Specs
+from training.model_def import ModelDef, build_model_def
+from training.trees import Tree, flat, nested
+
+Weights = dict[str, Any]
+"""The arrays of a model by their names in the safetensors file."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """A lowered function.
+
+    sizes: the sizes of its dimensions that are not symbolic, of those that are in others.
+    """
+
+    function: Function
+    exported: export.Exported
+    sizes: Mapping[str, int]
+
+    @property
+    def file(self) -> str:
+        """Return the name of its file: `NAME.stablehlo`, or `NAME_LENGTH.stablehlo`."""
+        length = "".join(f"_{size}" for size in list(self.sizes.values())[:1])
+        return f"{self.function.name}{length}.stablehlo"
+
+
+def portable_model_def(source: Source) -> ModelDef:
+    """Return the definition of a model that can be lowered for every platform.
+
+    Attention is XLA's. LoRA pairs are merged. The compute dtype "auto" is float32.
+    """
+    config = source.config
+    train = config.train.model_copy(
+        update={"lora": config.train.lora.model_copy(update={"rank": None})}
+    )
+    precision = config.precision
+    if precision.compute_dtype == "auto":
+        precision = precision.model_copy(update={"compute_dtype": "float32"})
+    model = config.model
+    attention = "xla" if isinstance(model, Stack) and model.has_self_attention else None
+    return build_model_def(
+        config.model_copy(update={"train": train, "precision": precision}),
+        source.data_spec,
+        source.restored.model_def.mesh,
+        attention=attention,
+    )
+
+
+def abstract_weights(source: Source) -> Weights:
+    """Return the shapes and dtypes of the arrays that format `safetensors` writes."""
+    params = {
+        PARAMS + name: jax.ShapeDtypeStruct(leaf.shape, source.dtype or leaf.dtype)
+        for name, leaf in flat(source.merged.params).items()
+    }
+    statistics = {
+        STATISTICS + name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+        for name, leaf in flat(source.merged.statistics).items()
+    }
+    return params | statistics
+
+
+def lower(
+    function: Function, model_def: ModelDef, weights: Weights, platforms: Sequence[str]
+) -> tuple[list[Program], str | None]:
+    """Lower a function with a symbolic batch size.
+
+    Returns one program with symbolic lengths. If the model does not allow them, returns a program
+    for each bucket, and the reason in a few words.
+    """
+    try:
+        return [_lowered(function, model_def, weights, platforms, {})], None
+    except Exception as error:  # JAX raises several kinds where a symbolic size can't be.
+        if not function.buckets:
+            raise
+        reason = str(error).partition("\n")[0].partition(". ")[0]
+    programs = [
+        _lowered(function, model_def, weights, platforms, sizes) for sizes in function.buckets
+    ]
+    return programs, reason
+
+
+def lower_static(function: Function, model_def: ModelDef, weights: Weights) -> Program:
+    """Lower a function for `function.static_sizes`.
+
+    The arguments of `@main` in the text of its module are the weights, sorted by name, then the
+    inputs, which must be arrays.
+    """
+    return _lowered(function, model_def, weights, ("cpu",), function.static_sizes)
+
+
+def _lowered(
+    function: Function,
+    model_def: ModelDef,
+    weights: Weights,
+    platforms: Sequence[str],
+    sizes: Mapping[str, int],
+) -> Program:
+    scope = export.SymbolicScope()
+    inputs = [_abstract(specs, sizes, scope) for specs in function.inputs.values()]
+
+    def call(weights: Weights, *inputs: Any) -> Results:
+        return function.call(model_def.bind(*_trees(weights)), *inputs)
+
+    call.__name__ = function.name
+    compiled = jax.jit(call, keep_unused=True)
+    return Program(
+        function, export.export(compiled, platforms=tuple(platforms))(weights, *inputs), sizes
+    )
+
+
+def _trees(weights: Weights) -> tuple[Tree, Tree]:
+    """Return the nested parameters and batch statistics."""
+    params, statistics = (
+        nested({n.removeprefix(start): x for n, x in weights.items() if n.startswith(start)})
+        for start in (PARAMS, STATISTICS)
+    )
+    return params, statistics
+
+
+def _abstract(specs: Specs, sizes: Mapping[str, int], scope: export.SymbolicScope) -> Any:
+    if not isinstance(specs, ArraySpec):
+        return {name: _abstract(spec, sizes, scope) for name, spec in specs.items()}
+    text = ", ".join(
+        re.sub(r"[a-z_]+", lambda name: str(sizes.get(name[0], name[0])), str(size))
+        for size in specs.shape
+    )
+    return jax.ShapeDtypeStruct(export.symbolic_shape(text, scope=scope), specs.dtype)
+
+
