@@ -34,7 +34,9 @@ def write(source: Source, out: Path) -> Sequence[str]:
     not installed."""
     platforms = chosen_platforms(source.platforms)
     if find_spec("flatbuffers") is None:
-        raise UsageError("--format=stablehlo needs the package flatbuffers: pip install flatbuffers")
+        raise UsageError(
+            "--format=stablehlo needs the package flatbuffers: pip install flatbuffers"
+        )
     native.write(source, out)
     native.write_description(source, out, "stablehlo")
     model_def, weights = portable_model_def(source), abstract_weights(source)
@@ -48,8 +50,8 @@ def write(source: Source, out: Path) -> Sequence[str]:
             files = f"{some[0].file} to {some[-1].file}" if len(some) > 1 else some[0].file
             notes.append(f"{function.name} has fixed lengths, {files} ({reason})")
     static = lower_static(functions[0], model_def, weights)
-    (out / listing.STATIC).write_text(str(static.exported.mlir_module()), encoding="utf-8")
-    content = listing.listing(model_def, weights, programs, static, source.tokenizer)
+    (out / listing.STATIC).write_text(static.text, encoding="utf-8")
+    content = listing.listing(model_def, programs, static, source.tokenizer)
     (out / listing.NAME).write_text(listing.text_of(content), encoding="utf-8")
     return notes
 
@@ -62,7 +64,5 @@ def chosen_platforms(text: str | None) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(text.split(",")))
     for name in names:
         if name not in ALL_PLATFORMS:
-            raise UsageError(
-                f"--platforms={text}: {name!r} is none of {', '.join(ALL_PLATFORMS)}"
-            )
+            raise UsageError(f"--platforms={text}: {name!r} is none of {', '.join(ALL_PLATFORMS)}")
     return names

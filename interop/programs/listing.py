@@ -1,7 +1,8 @@
 """`programs.json`: the programs of an exported model, and how they are called."""
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,8 @@ import jax
 import numpy as np
 
 from data.codecs.tokenizers import UNKNOWN, Tokenizer
-from interop.programs.functions import ArraySpec, Specs
-from interop.programs.lowering import Program, Weights
+from interop.programs.functions import ArraySpec, Function, Specs
+from interop.programs.lowering import Program, StaticProgram
 from training.model_def import ModelDef
 
 NAME = "programs.json"
@@ -27,15 +28,13 @@ CALL = (
 
 def listing(
     model_def: ModelDef,
-    weights: Weights,
     programs: Mapping[str, Sequence[Program]],
-    static: Program,
+    static: StaticProgram,
     tokenizer: Path | None,
 ) -> dict[str, Any]:
     """Return the content of `programs.json`.
 
-    weights: shapes and dtypes. programs: those of each function, by its name. static: that of
-    the file `STATIC`.
+    programs: those of each function, by its name. static: that of the file `STATIC`.
     """
     first = next(iter(programs.values()))[0]
     return {
@@ -54,36 +53,50 @@ def listing(
             }
             for name, some in programs.items()
         },
+        "groups": _groups(some[0].function for some in programs.values()),
         "static": {
             "file": STATIC,
             "function": "main",
-            "arguments": _arrays(
-                [*sorted(weights), *static.function.inputs], static.exported.in_avals
-            ),
-            "results": _arrays(sorted(static.function.results), static.exported.out_avals),
+            "arguments": _arrays(static.arguments),
+            "results": _arrays(static.results),
         },
         "tokens": {} if tokenizer is None else _special_tokens(model_def, tokenizer),
     }
 
 
 def text_of(content: Mapping[str, Any]) -> str:
-    """Return the content of `programs.json` as text."""
-    return json.dumps(content, indent=1, allow_nan=False) + "\n"
+    """Return the content of `programs.json` as text, with each array on a line."""
+    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
+    for brackets in (r"\[[^\[\]{}]*\]", r"\{[^{}]*\}"):
+        text = re.sub(brackets, lambda part: re.sub(r"\n *", " ", part[0]), text)
+    return text
 
 
 def _described(specs: Mapping[str, Specs]) -> dict[str, Any]:
+    """Return the description of each array; for a dictionary of arrays, the name of its group."""
     return {
         name: {"shape": list(one.shape), "dtype": one.dtype, "meaning": one.meaning}
         if isinstance(one, ArraySpec)
-        else _described(one)
+        else {"group": name}
         for name, one in specs.items()
     }
 
 
-def _arrays(names: Sequence[str], avals: Sequence[Any]) -> list[dict[str, Any]]:
+def _groups(functions: Iterable[Function]) -> dict[str, Any]:
+    """Return the descriptions of the arrays of each dictionary among the inputs and results."""
+    return {
+        name: _described(one)
+        for function in functions
+        for specs in (function.inputs, function.results)
+        for name, one in specs.items()
+        if not isinstance(one, ArraySpec)
+    }
+
+
+def _arrays(arrays: Sequence[tuple[str, jax.core.ShapedArray]]) -> list[dict[str, Any]]:
     return [
-        {"name": name, "shape": list(aval.shape), "dtype": str(aval.dtype)}
-        for name, aval in zip(names, avals, strict=True)
+        {"name": name, "shape": list(array.shape), "dtype": str(array.dtype)}
+        for name, array in arrays
     ]
 
 

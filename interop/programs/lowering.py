@@ -1,7 +1,8 @@
 """Lowers the functions of a model to StableHLO: programs of `jax.export`, and a static module."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +36,19 @@ class Program:
         """Return the name of its file: `NAME.stablehlo`, or `NAME_LENGTH.stablehlo`."""
         length = "".join(f"_{size}" for size in list(self.sizes.values())[:1])
         return f"{self.function.name}{length}.stablehlo"
+
+
+@dataclass(frozen=True)
+class StaticProgram:
+    """A function lowered for fixed sizes.
+
+    text: its StableHLO module. arguments: those of `@main`, in order: the weights, sorted by name,
+    then the inputs. results: those of `@main`, in order. Each with its abstract array.
+    """
+
+    text: str
+    arguments: Sequence[tuple[str, jax.core.ShapedArray]]
+    results: Sequence[tuple[str, jax.core.ShapedArray]]
 
 
 def portable_model_def(source: Source) -> ModelDef:
@@ -92,13 +106,15 @@ def lower(
     return programs, reason
 
 
-def lower_static(function: Function, model_def: ModelDef, weights: Weights) -> Program:
-    """Lower a function for `function.static_sizes`.
-
-    The arguments of `@main` in the text of its module are the weights, sorted by name, then the
-    inputs, which must be arrays.
-    """
-    return _lowered(function, model_def, weights, ("cpu",), function.static_sizes)
+def lower_static(function: Function, model_def: ModelDef, weights: Weights) -> StaticProgram:
+    """Lower a function for `function.static_sizes`; its inputs must be arrays."""
+    exported = _lowered(function, model_def, weights, ("cpu",), function.static_sizes).exported
+    names = [*sorted(weights), *function.inputs]
+    return StaticProgram(
+        exported.mlir_module(),
+        [*zip(names, exported.in_avals, strict=True)],
+        [*zip(sorted(function.results), exported.out_avals, strict=True)],
+    )
 
 
 def _lowered(
@@ -116,9 +132,21 @@ def _lowered(
 
     call.__name__ = function.name
     compiled = jax.jit(call, keep_unused=True)
-    return Program(
-        function, export.export(compiled, platforms=tuple(platforms))(weights, *inputs), sizes
-    )
+    with _without_source_lines():
+        exported = export.export(compiled, platforms=tuple(platforms))(weights, *inputs)
+    return Program(function, exported, sizes)
+
+
+@contextmanager
+def _without_source_lines() -> Iterator[None]:
+    """Lower without the paths and lines of the Python files, which JAX keeps for its messages."""
+    name = "jax_traceback_in_locations_limit"
+    limit = getattr(jax.config, name)
+    jax.config.update(name, 0)
+    try:
+        yield
+    finally:
+        jax.config.update(name, limit)
 
 
 def _trees(weights: Weights) -> tuple[Tree, Tree]:
@@ -138,5 +166,3 @@ def _abstract(specs: Specs, sizes: Mapping[str, int], scope: export.SymbolicScop
         for size in specs.shape
     )
     return jax.ShapeDtypeStruct(export.symbolic_shape(text, scope=scope), specs.dtype)
-
-
