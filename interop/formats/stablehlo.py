@@ -34,9 +34,7 @@ def write(source: Source, out: Path) -> Sequence[str]:
     not installed."""
     platforms = chosen_platforms(source.platforms)
     if find_spec("flatbuffers") is None:
-        raise UsageError(
-            "--format=stablehlo needs the package flatbuffers: pip install flatbuffers"
-        )
+        raise UsageError("--format=stablehlo needs flatbuffers: pip install -e '.[export]'")
     native.write(source, out)
     native.write_description(source, out, "stablehlo")
     model_def, weights = portable_model_def(source), abstract_weights(source)

@@ -163,9 +163,13 @@ def _language_model(model_def: ModelDef) -> list[Function]:
         logits_B1V, new = module(tokens[:, None], state=restore(state))
         return {"logits": logits_B1V[:, 0], "state": flat(new)}
 
-    each = {"logits": _token_logits(model_def, BATCH, LENGTH)}
-    next_one = {"logits": _token_logits(model_def, BATCH), "state": state}
-    read = {"tokens": _tokens(LENGTH), "segments": _segments(LENGTH, "tokens"), "state": state}
+    each: Mapping[str, Specs] = {"logits": _token_logits(model_def, BATCH, LENGTH)}
+    next_one: Mapping[str, Specs] = {"logits": _token_logits(model_def, BATCH), "state": state}
+    read: Mapping[str, Specs] = {
+        "tokens": _tokens(LENGTH),
+        "segments": _segments(LENGTH, "tokens"),
+        "state": state,
+    }
     return [
         Function(
             "forward",

@@ -21,8 +21,9 @@ VERSION = 1
 
 CALL = (
     "jax.export.deserialize(bytearray(CONTENT OF A FILE)).call(weights, *inputs) returns the "
-    "results by name; weights: the arrays of the safetensors files by name; inputs: in the order "
-    "of this list; a size that is a name may be any number, the same wherever the name is"
+    "results by name. weights: the arrays of the safetensors files by name; inputs: in the order "
+    "of this list. A size with a name may be any number, the same wherever the name is, unless "
+    "the sizes of the file have it"
 )
 
 
