@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -132,12 +132,11 @@ def script(name: str, folder: Path) -> Path:
     return path
 
 
-def run_isolated(path: Path, *arguments: Any) -> str:
-    """Run a script without this code; return its standard output."""
-    packages = ("jax", "safetensors", "tokenizers", "flatbuffers")
-    places = {
-        str(Path(str(importlib.import_module(name).__file__)).parents[1]) for name in packages
-    }
+def run_isolated(path: Path, *arguments: Any, more: Sequence[str] = ()) -> str:
+    """Run a script without this code; return its standard output. more: packages that it needs."""
+    packages = ("jax", "safetensors", "tokenizers", "flatbuffers", *more)
+    files = {name: Path(str(importlib.import_module(name).__file__)) for name in packages}
+    places = {str(file.parents[1 + name.count(".")]) for name, file in files.items()}
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-c", ISOLATED, ";".join(places), path, *map(str, arguments)],
         cwd=path.parent,
