@@ -39,7 +39,7 @@ the keys after it, which reduces the work to 5/8."""
 
 SHORTEST_CHUNK = 32
 """The smallest number of queries in a chunk. Sequences that would have smaller chunks are not
-split."""
+split, nor are those of a symbolic length (`jax.export`)."""
 
 QUERY = ("batch", "length", "kv_heads", None)
 SOURCE = ("batch", None, "kv_heads", None)
