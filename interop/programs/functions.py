@@ -90,7 +90,7 @@ def _picture_classifier(model_def: ModelDef) -> Function:
     shape = model_def.data_spec.require("image_shape")
     return Function(
         "forward",
-        "labels pictures",
+        "classifies images",
         lambda module, image: {"logits": module(image, train=False).astype(jnp.float32)},
         {"image": ArraySpec((BATCH, *shape), "uint8", "pixels: height, width, channels")},
         {"logits": _class_logits(model_def)},
@@ -116,7 +116,7 @@ def _sound_model(model_def: ModelDef) -> Function:
 
     if spec.num_classes is not None:
         results = {"logits": _class_logits(model_def)}
-        return Function("forward", "labels recordings", classify, inputs, results, buckets)
+        return Function("forward", "classifies recordings", classify, inputs, results, buckets)
     results = {
         "logits": _token_logits(model_def, BATCH, LENGTH),
         "segments": _segments(LENGTH, "positions"),
@@ -136,7 +136,7 @@ def _text_encoder(model_def: ModelDef, *, is_classifier: bool) -> Function:
 
     if is_classifier:
         results = {"logits": _class_logits(model_def)}
-        return Function("forward", "labels texts", classify, inputs, results, buckets)
+        return Function("forward", "classifies texts", classify, inputs, results, buckets)
     results = {"logits": _token_logits(model_def, BATCH, LENGTH)}
     return Function("forward", "finds the tokens of a text", fill, inputs, results, buckets)
 
