@@ -91,13 +91,18 @@ def restored(name: str) -> Restored:
 
 
 def untrained(recipe: str, spec: DataSpec, fields: Mapping[str, str]) -> Restored:
-    """Return the model of a recipe with random weights, none of which is zero."""
+    """Return the model of a recipe with random weights; initialising it would take longer."""
     config = load_config(f"configs/{recipe}.py", fields, inputs=False)
     model_def = build_model_def(config, spec, flat_mesh(jax.devices()[:1]))
-    params, statistics = jax.jit(model_def.graph.initialize)(jax.random.key(0))
     generator = np.random.default_rng(0)
-    params = jax.tree.map(
-        lambda leaf: jnp.asarray(leaf + 0.1 * generator.normal(size=leaf.shape), leaf.dtype), params
+
+    def drawn(path: Any, leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        mean = 1.0 if str(path[-1].key) in ("scale", "var") else 0.0
+        return jnp.asarray(mean + generator.uniform(-0.2, 0.2, leaf.shape), leaf.dtype)
+
+    params, statistics = (
+        jax.tree.map_with_path(drawn, tree)
+        for tree in (model_def.abstract_params, model_def.abstract_statistics)
     )
     manifest = {"step": 0, "data": spec.to_manifest(), "metrics": {}}
     return Restored(0, manifest, model_def, params, statistics)
