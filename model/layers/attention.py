@@ -226,7 +226,9 @@ def _written(
     kept_BT: whether the position is written at all (bool).
     """
     index_BT = jnp.where(kept_BT, places_BT, cache.shape[axis])
-    if index_BT.size == 1:  # XLA would write a single position into several copies of the cache.
+    rows, length = index_BT.shape
+    if length == 1 and (rows == 1 or jax.export.is_symbolic_dim(rows)):
+        # XLA would write a single position into several copies of the cache.
         new = jnp.repeat(new, 2, axis)
         index_BT = jnp.pad(index_BT, ((0, 0), (0, 1)), constant_values=cache.shape[axis])
     index: list[Any] = [jnp.arange(index_BT.shape[0])[:, None], *[slice(None)] * 3]
