@@ -39,6 +39,7 @@ from training.trees import flat, nested
 
 if TYPE_CHECKING:
     from gguf import GGUFReader, GGUFWriter
+
 DESCRIPTION = "triform.description"
 TOKENIZER = "tokenizer.huggingface.json"
 SUPPRESSED = "tokenizer.ggml.suppress_tokens"
