@@ -89,6 +89,8 @@ def _target(config: Config, data_spec: DataSpec) -> Target | str:
     """Return the first architecture that can hold the model, or why the nearest can't."""
     if config.task.model_output != "next_tokens":
         return f"task.name={config.task.name}: only language models are written for llama.cpp"
+    if not isinstance(config.model, Decoder):
+        return f"model.architecture={config.model.architecture}: llama.cpp has only decoders"
     settings = config.model.model_dump()
     refusals: list[tuple[Target, list[str]]] = []
     for target in TARGETS:

@@ -81,7 +81,7 @@ WRONG_FIELDS = [
     ("--config.optimizer.schedule=step", "must be one of constant, cosine", "not 'step'"),
     ("--config.model.norm=batch", "must be one of rms_norm, layer_norm", "not 'batch'"),
     ("--config.model.architecture=gpt", "must be one of decoder, encoder, rnn,", "not 'gpt'"),
-    ("--config.model.architecture=resnet --config.model.depth=20", "must be one of 18, 34, 50",
+    ("--config.model.architecture=resnet --config.model.depth=20", "must be one of 18, 26, 34, 50, 101, 152",
      "not 20"),
     ("--config.optimizer.name=adam", "must be one of adamw, sgd", "not 'adam'"),
     ("--config.optimizer.learning_rate_multipliers=embedding",
