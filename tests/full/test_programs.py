@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,16 @@ import pytest
 from configs.data_spec import DataSpec
 from inference.loading import load_model
 from tests.golden.recipes import RECIPES
-from tests.interop.programs import GOLDEN, Programs, computed, restored, untrained, written
+from tests.interop.programs import (
+    GOLDEN,
+    Programs,
+    computed,
+    restored,
+    run_isolated,
+    script,
+    untrained,
+    written,
+)
 from training.restore import Restored
 
 WORKDIRS = sorted(path.name for path in GOLDEN.iterdir())
@@ -51,16 +61,24 @@ TOLERANCE = {"bfloat16": 0.05}
 def case(request, tmp_path_factory) -> tuple[Restored, Programs, float]:
     """A model, its programs, and the tolerance for their results."""
     name = request.param
-    if name in UNTRAINED:
-        recipe, spec, fields = UNTRAINED[name]
-        small = {n: v for n, v in RECIPES[recipe].items() if n.startswith("model.")}
-        model = untrained(recipe, spec, {**small, "precision.compute_dtype": "float32", **fields})
-    else:
-        model = restored(name)
-    tokenizer = GOLDEN / name / "tokenizer.json"
-    out = tmp_path_factory.mktemp("programs") / "out"
-    programs, _ = written(model, out, tokenizer if tokenizer.exists() else None)
+    model = model_of(name)
+    programs = programs_of(name, model, tmp_path_factory.mktemp("programs") / "out")
     return model, programs, TOLERANCE.get(name, 1e-5)
+
+
+def model_of(name: str) -> Restored:
+    """Return the model of a golden workdir, or one of `UNTRAINED`."""
+    if name not in UNTRAINED:
+        return restored(name)
+    recipe, spec, fields = UNTRAINED[name]
+    small = {n: v for n, v in RECIPES[recipe].items() if n.startswith("model.")}
+    return untrained(recipe, spec, {**small, "precision.compute_dtype": "float32", **fields})
+
+
+def programs_of(name: str, model: Restored, out: Path) -> Programs:
+    """Write the programs of a model, with the tokenizer of its workdir."""
+    tokenizer = GOLDEN / name / "tokenizer.json"
+    return written(model, out, tokenizer if tokenizer.exists() else None)[0]
 
 
 def test_forward_computes_the_same_logits_at_every_length(case):
@@ -106,6 +124,29 @@ def test_programs_json_describes_the_results(case):
             for one in programs.exported(name).out_avals
         ]
         assert described == results, name
+
+
+@pytest.mark.parametrize("name", ["resnet", "recurrence_sound"])
+def test_a_script_without_our_code_computes_the_same_logits(name, tmp_path):
+    model = model_of(name)
+    programs = programs_of(name, model, tmp_path / "out")
+    specs = programs.functions["forward"]["inputs"]
+    inputs = {n: drawn(n, one, {"batch": 2, "length": 9}) for n, one in specs.items()}
+    np.savez(tmp_path / "in.npz", **inputs)
+    path = script("run_forward.py", tmp_path)
+    run_isolated(path, programs.path, tmp_path / "in.npz", tmp_path / "out.npz")
+    expected = computed(model, call_of(model, inputs), *inputs.values())
+    with np.load(tmp_path / "out.npz") as results:
+        np.testing.assert_allclose(results["logits"], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["recurrence_text", "hybrid_text"])
+def test_a_script_without_our_code_writes_the_same_text(name, tmp_path):
+    loaded = load_model(GOLDEN / name)
+    programs = programs_of(name, loaded.restored, tmp_path / "out")
+    (completion,) = loaded.predict(prompt=["to be"], max_tokens=10, temperature=0.0)
+    path = script("continue_text.py", tmp_path)
+    assert run_isolated(path, programs.path, "to be", 10) == completion.text + "\n"
 
 
 def test_an_encoder_decoder_writes_what_generate_writes(tmp_path):
