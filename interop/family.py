@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from configs.data_spec import DataSpec
 from interop.description import Description
-from interop.fields import Ours, Row, Settings, read_fields, write_fields
+from interop.fields import Ours, Row, Settings, Unsupported, read_fields, write_fields
 from interop.folder import Folder
 from interop.tables import Table
 
@@ -68,6 +68,9 @@ class Family:
         settings: the fields of the section `model`. output: one of `classes`. Raises `Unsupported`
         for what the family does not have.
         """
+        architecture = settings.get("architecture", self.architecture)
+        if architecture != self.architecture:  # It has other settings.
+            raise Unsupported(f"model.architecture={architecture}: it only has {self.architecture}")
         ours = resolved(settings)
         ours |= {DATA + name: value for name, value in data_spec.model_arguments().items()}
         written = write_fields(self.fields, ours)
