@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from configs.data_spec import DataSpec
 from configs.errors import UsageError
 from configs.schema.config import Config
-from configs.schema.data import Text
 from configs.schema.model import Decoder
 from data.codecs.chat import TEMPLATE, ChatEncoder
 from data.codecs.tokenizers import Tokenizer
@@ -78,8 +77,8 @@ def obstacle(config: Config, data_spec: DataSpec) -> str | None:
     found = _target(config, data_spec)
     if isinstance(found, str):
         return found
-    assert isinstance(config.data, Text)
-    kind = config.data.tokenizer.kind
+    data: Any = config.data  # text and conversations have a tokenizer
+    kind = data.tokenizer.kind
     if kind in NO_COUNTERPART:
         return f"data.tokenizer.kind={kind}: {NO_COUNTERPART[kind]}"
     return None
