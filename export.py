@@ -55,7 +55,7 @@ def main(argv: Sequence[str]) -> int:
     model, out = model_source(arguments), Path(arguments.out)
     if arguments.lora == "adapter" and arguments.format != "huggingface":
         raise UsageError(f"--lora=adapter is for --format=huggingface, not {arguments.format}")
-    check_out(out)
+    check_out(out, arguments.format)
     if arguments.platforms is not None and arguments.format != "stablehlo":
         raise UsageError(f"--platforms is for --format=stablehlo, not {arguments.format}")
     set_environment(model.config)
@@ -77,19 +77,26 @@ def main(argv: Sequence[str]) -> int:
             arguments.dtype,
             command,
             arguments.lora,
+            has_metrics=arguments.weights != "raw" or model.config.train.ema_decay is None,
             platforms=arguments.platforms,
         )
         check_format(chosen, arguments.format, source)
-        with new_path(out) as temporary:
-            notes = chosen.write(source, temporary)
+        try:
+            with new_path(out) as temporary:
+                notes = chosen.write(source, temporary)
+        except FileExistsError:
+            check_out(out, arguments.format)
+            raise
     for note in notes:
         say(note)
     print(out)
     return 0
 
 
-def check_out(out: Path) -> None:
+def check_out(out: Path, format_name: str) -> None:
     """Raise `UsageError` if nothing can be written to `out`, or something is there."""
+    if format_name == "gguf" and out.suffix != ".gguf":
+        raise UsageError(f"--out={out}: the name of a GGUF file ends with .gguf: give {out}.gguf")
     if out.exists() or out.is_symlink():
         raise UsageError(f"--out={out} is there already: give a new path")
     if not out.absolute().parent.is_dir():

@@ -41,21 +41,23 @@ def new_path(path: Path) -> Iterator[Path]:
     `.NAME.*.writing` may remain. Raises FileExistsError if `path` exists by then.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.writing")
+    is_taken = False
     try:
         yield temporary
         if temporary.is_dir():
             sync_tree(temporary)
-            path.mkdir()  # Fails if it exists; the empty folder is then replaced.
-            temporary.replace(path)
+            path.mkdir()
         else:
             sync_file(temporary)
-            os.link(temporary, path)
-            temporary.unlink()
+            path.touch(exist_ok=False)
+        is_taken = True  # by something empty, which is replaced
+        temporary.replace(path)
     except BaseException:
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            temporary.unlink(missing_ok=True)
+        for written in (temporary, path) if is_taken else (temporary,):
+            if written.is_dir():
+                shutil.rmtree(written, ignore_errors=True)
+            else:
+                written.unlink(missing_ok=True)
         raise
     sync_folder(path.absolute().parent)
 

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from configs.data_spec import DataSpec
 from configs.errors import UsageError
+from configs.json_text import with_nulls
 from configs.reading.inputs import EXPORTED
 from configs.reading.saved import check_mutable
 from configs.reading.validation import build_config
@@ -30,7 +31,7 @@ class Exported:
     config: the configuration of its run, as nested dictionaries.
     data: the field `data` of its checkpoint's manifest: sizes, names of classes, fingerprint. There
         is no fingerprint if another project trained the model.
-    metrics: those of the step, by name.
+    metrics: those of the step, by name; None for one that is not finite.
     special_tokens: the fields of `data.codecs.tokenizers.SpecialTokens`; None if we made the
         tokenizer, or if it puts tokens around texts that tell its role.
     """
@@ -39,7 +40,7 @@ class Exported:
     step: int
     config: Mapping[str, Any]
     data: Mapping[str, Any]
-    metrics: Mapping[str, float]
+    metrics: Mapping[str, float | None]
     special_tokens: Mapping[str, Any] | None = None
 
     @property
@@ -55,15 +56,23 @@ class Exported:
     def configuration(
         self, overrides: Mapping[str, str] | None = None, *, where: str | Path = NAME
     ) -> Config:
-        """Return the configuration, with new values of some fields. Raises `UsageError` for one
-        that is invalid, or that is not mutable on resume; the message names the file `where`."""
+        """Return the configuration, with new values of some fields.
+
+        `data.cache_dir` and the section `serve` have their defaults. Raises `UsageError` for a
+        field that is invalid, or that is not mutable on resume; the message names the file `where`.
+        """
         overrides = overrides or {}
         check_mutable(overrides, where)
-        return build_config(dict(self.config), overrides, source=str(where))
+        # Whoever wrote the file decides neither where compiled programs are read from, nor who may
+        # use a server.
+        values = {name: section for name, section in self.config.items() if name != "serve"}
+        values["data"] = {**values["data"], "cache_dir": None}
+        return build_config(values, overrides, source=str(where))
 
     def text(self) -> str:
         """Return the description as JSON."""
-        return json.dumps({"version": VERSION, **asdict(self)}, indent=2, allow_nan=False) + "\n"
+        values = with_nulls({"version": VERSION, **asdict(self)})
+        return json.dumps(values, indent=2, allow_nan=False) + "\n"
 
     @classmethod
     def read(cls, text: str, where: Path) -> Self:

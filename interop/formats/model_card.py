@@ -43,7 +43,7 @@ def model_card(source: Source, class_name: str) -> str:
         for name, value in flatten_dict(data, sep=".").items()
         if value not in (None, (), []) and name not in _NOT_SHOWN
     }
-    figures = {name: value for name, value in manifest["metrics"].items() if name != "step"}
+    figures = {name: value for name, value in source.metrics.items() if name != "step"}
     versions = {"jax": jax.__version__, **manifest.get("versions", {})}
     is_adapter = source.lora == "adapter"
     use = _USE_ADAPTER if is_adapter else _USE_TRANSLATION if task == "translation" else _USE
@@ -128,5 +128,5 @@ def _rows(values: dict[str, Any]) -> str:
 
 
 def _text(value: Any) -> str:
-    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    text = f"{value:.6g}" if isinstance(value, float) else "-" if value is None else str(value)
     return text.replace("|", "\\|").replace("\n", " ")

@@ -51,12 +51,13 @@ def description(source: Source, format_name: str) -> Exported:
     manifest = source.restored.manifest
     config = source.config.model_dump(mode="json")
     config["train"]["lora"]["rank"] = None  # The written weights are merged.
+    config["data"]["cache_dir"] = None  # a path of this machine
     return Exported(
         format_name,
         source.restored.step,
         config,
         manifest["data"],
-        manifest["metrics"],
+        source.metrics,
         manifest.get("special_tokens"),
     )
 

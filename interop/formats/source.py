@@ -5,10 +5,12 @@ from functools import cached_property
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
 from configs.data_spec import DataSpec
+from configs.errors import UsageError
 from configs.schema.config import Config
 from training.restore import Restored
 from training.trees import flat
@@ -22,6 +24,8 @@ class Source:
     dtype: of the written parameters, "float32", "bfloat16" or "float16"; None: as they are stored.
     command: the command line, for the model card.
     lora: "merged", or "adapter": only the LoRA pairs are written.
+    has_metrics: whether the metrics in the manifest are those of these weights; not so for the raw
+        weights of a run with averages.
     platforms: what `--platforms` says, for format `stablehlo`; None: its default.
     """
 
@@ -30,6 +34,7 @@ class Source:
     dtype: str | None
     command: str
     lora: str = "merged"
+    has_metrics: bool = True
     platforms: str | None = None
 
     @property
@@ -41,6 +46,11 @@ class Source:
     def data_spec(self) -> DataSpec:
         """Return the sizes that the model has from its data."""
         return self.restored.model_def.data_spec
+
+    @property
+    def metrics(self) -> dict[str, float | None]:
+        """Return the metrics of the step by name; none if they are of other weights."""
+        return dict(self.restored.manifest["metrics"]) if self.has_metrics else {}
 
     def with_config(self, config: Config) -> "Source":
         """Return the model with another configuration, and the same arrays."""
@@ -60,16 +70,24 @@ class Source:
         )
 
     def params(self) -> dict[str, NDArray]:
-        """Return the parameters on the host by their dotted names, in `dtype`, LoRA merged."""
-        return {name: self._cast(leaf) for name, leaf in flat(self.merged.params).items()}
+        """Return the parameters on the host by their dotted names, in `dtype`, LoRA merged. Raises
+        `UsageError` for a number that `dtype` can't hold."""
+        return {name: self._cast(name, leaf) for name, leaf in flat(self.merged.params).items()}
 
     def unmerged_params(self) -> dict[str, NDArray]:
         """Return the parameters as `params` does, but with LoRA pairs as the run has them."""
-        return {name: self._cast(leaf) for name, leaf in flat(self.restored.params).items()}
+        return {name: self._cast(name, leaf) for name, leaf in flat(self.restored.params).items()}
 
     def statistics(self) -> dict[str, NDArray]:
         """Return the batch statistics on the host by their dotted names, in float32."""
         return {name: np.asarray(leaf) for name, leaf in flat(self.merged.statistics).items()}
 
-    def _cast(self, leaf: jax.Array) -> NDArray:
-        return np.asarray(leaf if self.dtype is None else leaf.astype(self.dtype))
+    def _cast(self, name: str, leaf: jax.Array) -> NDArray:
+        if self.dtype is None:
+            return np.asarray(leaf)
+        cast = leaf.astype(self.dtype)
+        if bool(jnp.any(jnp.isfinite(leaf) & ~jnp.isfinite(cast))):
+            raise UsageError(
+                f"--dtype={self.dtype}: {name} has numbers that are too large for it: take bfloat16"
+            )
+        return np.asarray(cast)

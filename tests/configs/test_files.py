@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from configs.files import make_folder, sync_tree, write_durably
+from configs.files import make_folder, new_path, sync_tree, write_durably
 
 
 def test_durable_writing_replaces_the_whole_file(tmp_path):
@@ -33,6 +33,41 @@ def test_durable_writing_that_fails_leaves_the_old_file_alone(tmp_path):
     with pytest.raises(UnicodeEncodeError):
         write_durably(tmp_path / "text", "\ud800")
     assert [p.name for p in tmp_path.iterdir()] == ["folder"]
+
+
+def write_new(path, *, is_folder):
+    with new_path(path) as temporary:
+        if is_folder:
+            temporary.mkdir()
+        (temporary / "x" if is_folder else temporary).write_text("new")
+
+
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_a_new_path_appears_when_it_is_whole(tmp_path, is_folder):
+    path = tmp_path / "new"
+    write_new(path, is_folder=is_folder)
+    assert [p.name for p in tmp_path.iterdir()] == ["new"]
+    assert (path / "x" if is_folder else path).read_text() == "new"
+
+
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_what_came_to_the_path_meanwhile_stays(tmp_path, is_folder):
+    path = tmp_path / "new"
+    path.write_text("old")
+    with pytest.raises(FileExistsError):
+        write_new(path, is_folder=is_folder)
+    assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["new"]
+
+
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_nothing_is_left_of_a_new_path_that_fails(tmp_path, is_folder, monkeypatch):
+    def fail(path, target):
+        raise OSError("failed")
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(OSError, match="failed"):
+        write_new(tmp_path / "new", is_folder=is_folder)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture
