@@ -112,6 +112,12 @@ class Folder:
         parts = JsonFields(self.path / INDEX).value("weight_map")
         if not isinstance(parts, dict) or not all(isinstance(p, str) for p in parts.values()):
             raise UsageError(f"{self.path / INDEX} is damaged: weight_map is no table of files")
+        for part in parts.values():
+            if Path(part).name != part:
+                raise UsageError(
+                    f"{self.path / INDEX} is damaged: weight_map has {part}, which is not the name "
+                    "of a file in the folder"
+                )
         files = {part: _File(self.path / part) for part in sorted(set(parts.values()))}
         for name, part in parts.items():
             if name not in files[part].names:
