@@ -19,6 +19,7 @@ from interop.description import Description
 from interop.exported import FOREIGN, Exported
 from interop.families import describe
 from interop.folder import CHAT_TEMPLATE, CONFIG, Folder
+from interop.json_fields import JsonFields
 from parallel.environment import guess_platform
 
 TASKS = {
@@ -85,9 +86,17 @@ def derive(path: Path) -> tuple[Exported, Tokenizer | None]:
     return exported, tokenizer
 
 
-def special_tokens_of(values: Mapping[str, Any] | None) -> SpecialTokens | None:
-    """Return what `Exported.special_tokens` holds."""
-    return None if values is None else SpecialTokens(**{**values, "ends": tuple(values["ends"])})
+def special_tokens_of(values: Mapping[str, Any] | None, where: Path) -> SpecialTokens | None:
+    """Return what `Exported.special_tokens` holds. Raises `UsageError` if it is damaged; the
+    message names the file `where`."""
+    if values is None:
+        return None
+    fields = JsonFields(where, {"special_tokens": values}).nested("special_tokens")
+    ends = fields.token_ids("ends")
+    if not ends:
+        fields.reject("ends", "at least one token must end a text")
+    bos, eos = (fields.text(name, default=None) for name in ("bos", "eos"))
+    return SpecialTokens(ends, bos=bos, eos=eos)
 
 
 def load_tokenizer(path: Path, special: SpecialTokens | None) -> Tokenizer:
@@ -188,9 +197,9 @@ def _special_tokens(folder: Folder) -> SpecialTokens:
     generation = folder.json_file("generation_config.json")
     ends = [named["eos"]] if "eos" in named else []
     for file in (generation, folder.config):
-        given = None if file is None else file.value("eos_token_id", None)
-        if given is not None:
-            ends += given if isinstance(given, list) else [given]
+        given = () if file is None else file.token_ids("eos_token_id")
+        if given:
+            ends += given
             break
     ends = [end for end in dict.fromkeys(ends) if end in texts]
     if not ends:
@@ -198,8 +207,9 @@ def _special_tokens(folder: Folder) -> SpecialTokens:
             f"{folder.path} does not say which token ends a text: tokenizer_config.json needs an "
             f"eos_token, or {CONFIG} an eos_token_id, that {TOKENIZER} has"
         )
-    bos = named.get("bos", folder.config.value("bos_token_id", None))
-    return SpecialTokens(tuple(ends), bos=texts.get(bos), eos=texts[ends[0]])
+    openings = [named["bos"]] if "bos" in named else folder.config.token_ids("bos_token_id")
+    bos = texts.get(openings[0]) if openings else None
+    return SpecialTokens(tuple(ends), bos=bos, eos=texts[ends[0]])
 
 
 def _chat_template(folder: Folder) -> str | None:
@@ -210,8 +220,9 @@ def _chat_template(folder: Folder) -> str | None:
     if file.is_file():
         template = file.read_text(encoding="utf-8")
     if isinstance(template, list):  # Several with names, of which this is the usual one.
-        named = {one.get("name"): one.get("template") for one in template if isinstance(one, dict)}
-        template = named.get("default")
+        several = [one for one in template if isinstance(one, dict)]
+        usual = (one.get("template") for one in several if one.get("name") == "default")
+        template = next(usual, None)
     if not isinstance(template, str) or not template:
         return None
     try:

@@ -87,8 +87,8 @@ class Folder:
     def added_tokens(self) -> dict[str, int]:
         """Return the ids of the `added_tokens` of tokenizer.json, by their text."""
         tokenizer = self.json_file("tokenizer.json")
-        added = [] if tokenizer is None else tokenizer.value("added_tokens", [])
-        return {token["content"]: token["id"] for token in added}
+        added = [] if tokenizer is None else tokenizer.sections("added_tokens")
+        return {token.text("content"): token.token_id("id") for token in added}
 
     def class_names(self) -> tuple[str, ...] | None:
         """Return the names of the classes; None if they are only numbered."""

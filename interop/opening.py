@@ -59,12 +59,16 @@ class Opened:
         missing or damaged."""
         if self.read_tokenizer is not None or not hasattr(self.config.data, "tokenizer"):
             return self.read_tokenizer
-        special = special_tokens_of(self.exported.special_tokens)
+        where = self.path if self.path.is_file() else self.path / NAME
+        special = special_tokens_of(self.exported.special_tokens, where)
         if (file := file_reader(self.path)) is not None:
             text = file.read_tokenizer(self.path)
             if text is None:
                 raise UsageError(f"{self.path} has no tokenizer")
-            return from_json(text, special)
+            try:
+                return from_json(text, special)
+            except Exception as error:  # the library raises only this type
+                raise UsageError(f"{self.path} is damaged: its tokenizer: {error}") from None
         return load_tokenizer(tokenizer_file(self.path) or self.path / TOKENIZER, special)
 
     def model_def(self, mesh: "Mesh", *, attention: str | None = None) -> "ModelDef":
