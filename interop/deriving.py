@@ -18,8 +18,9 @@ from data.codecs.tokenizers import SpecialTokens, Tokenizer
 from interop.description import Description
 from interop.exported import FOREIGN, Exported
 from interop.families import describe
-from interop.folder import CHAT_TEMPLATE, CONFIG, Folder
+from interop.folder import CHAT_TEMPLATE, CONFIG, GENERATION, TOKENIZER_CONFIG, Folder
 from interop.json_fields import JsonFields
+from interop.pictures import PREPROCESSOR
 from parallel.environment import guess_platform
 
 TASKS = {
@@ -148,7 +149,7 @@ def _of_pictures(found: Description, folder: Folder) -> tuple[dict[str, Any], di
 
 def _crop_ratio(folder: Folder) -> float:
     """Return which part of a picture's short side is seen, by preprocessor_config.json."""
-    config = folder.json_file("preprocessor_config.json")
+    config = folder.json_file(PREPROCESSOR)
     if config is None:
         return 1.0
     ratio, size = config.value("crop_pct", None), config.value("size", None)
@@ -194,7 +195,7 @@ def _special_tokens(folder: Folder) -> SpecialTokens:
     """Return what the tokens are for, by generation_config.json, config.json and
     tokenizer_config.json. Raises `UsageError` if no token ends a text."""
     named, texts = folder.special_tokens(), {n: text for text, n in folder.added_tokens().items()}
-    generation = folder.json_file("generation_config.json")
+    generation = folder.json_file(GENERATION)
     ends = [named["eos"]] if "eos" in named else []
     for file in (generation, folder.config):
         given = () if file is None else file.token_ids("eos_token_id")
@@ -204,7 +205,7 @@ def _special_tokens(folder: Folder) -> SpecialTokens:
     ends = [end for end in dict.fromkeys(ends) if end in texts]
     if not ends:
         raise UsageError(
-            f"{folder.path} does not say which token ends a text: tokenizer_config.json needs an "
+            f"{folder.path} does not say which token ends a text: {TOKENIZER_CONFIG} needs an "
             f"eos_token, or {CONFIG} an eos_token_id, that {TOKENIZER} has"
         )
     openings = [named["bos"]] if "bos" in named else folder.config.token_ids("bos_token_id")
@@ -215,7 +216,7 @@ def _special_tokens(folder: Folder) -> SpecialTokens:
 def _chat_template(folder: Folder) -> str | None:
     """Return the Jinja template of conversations; None if the folder has none. Raises `UsageError`
     if it is no Jinja."""
-    file, config = folder.path / CHAT_TEMPLATE, folder.json_file("tokenizer_config.json")
+    file, config = folder.path / CHAT_TEMPLATE, folder.json_file(TOKENIZER_CONFIG)
     template = None if config is None else config.value("chat_template", None)
     if file.is_file():
         template = file.read_text(encoding="utf-8")

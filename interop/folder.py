@@ -10,11 +10,14 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from configs.errors import UsageError
+from configs.reading.inputs import TOKENIZER
 from interop.json_fields import JsonFields
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
+GENERATION = "generation_config.json"
 CHAT_TEMPLATE = "chat_template.jinja"
 
 _FLOAT_DTYPES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
@@ -76,7 +79,7 @@ class Folder:
     def special_tokens(self) -> dict[str, int]:
         """Return the ids of the tokenizer's special tokens by their role, such as "mask", "bos" or
         "eos". Empty if there is no tokenizer_config.json that names them."""
-        config, ids = self.json_file("tokenizer_config.json"), self.added_tokens()
+        config, ids = self.json_file(TOKENIZER_CONFIG), self.added_tokens()
         tokens = {}
         for name, value in config or ():
             text = value["content"] if isinstance(value, dict) and "content" in value else value
@@ -86,7 +89,7 @@ class Folder:
 
     def added_tokens(self) -> dict[str, int]:
         """Return the ids of the `added_tokens` of tokenizer.json, by their text."""
-        tokenizer = self.json_file("tokenizer.json")
+        tokenizer = self.json_file(TOKENIZER)
         added = [] if tokenizer is None else tokenizer.sections("added_tokens")
         return {token.text("content"): token.token_id("id") for token in added}
 

@@ -17,6 +17,7 @@ from configs.schema.config import Config
 from data.codecs.tokenizers import Tokenizer, from_json
 from interop.deriving import derive, load_tokenizer, special_tokens_of
 from interop.exported import NAME, Exported
+from interop.folder import CONFIG
 from interop.formats.registry import READERS, file_reader, reader
 
 if TYPE_CHECKING:
@@ -194,7 +195,7 @@ def _description(path: Path) -> tuple[Exported, Path, Tokenizer | None]:
         raise UsageError(f"--from={path} is the workdir of a run: give --workdir={path}")
     if is_hugging_face(path):
         exported, tokenizer = derive(path)
-        return exported, path / "config.json", tokenizer
+        return exported, path / CONFIG, tokenizer
     raise UsageError(
         f"--from={path} holds no model: it has neither {NAME} (of export.py) nor config.json and "
         "model.safetensors (of transformers)"
