@@ -219,7 +219,10 @@ def _chat_template(folder: Folder) -> str | None:
     file, config = folder.path / CHAT_TEMPLATE, folder.json_file(TOKENIZER_CONFIG)
     template = None if config is None else config.value("chat_template", None)
     if file.is_file():
-        template = file.read_text(encoding="utf-8")
+        try:
+            template = file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"{file} is damaged: {error}") from None
     if isinstance(template, list):  # Several with names, of which this is the usual one.
         several = [one for one in template if isinstance(one, dict)]
         usual = (one.get("template") for one in several if one.get("name") == "default")

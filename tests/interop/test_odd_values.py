@@ -138,6 +138,12 @@ def test_odd_special_tokens_are_named(odd, tmp_path):
         special_tokens_of(odd, tmp_path / NAME)
 
 
+def test_a_chat_template_that_is_no_text_is_named(text_folder):
+    (text_folder / "chat_template.jinja").write_bytes(b"\xff")
+    with pytest.raises(UsageError, match=r"chat_template\.jinja is damaged"):
+        derive(text_folder)
+
+
 @pytest.mark.parametrize("ends", [[10**6], [-1]])
 def test_ends_that_the_tokenizer_lacks_are_refused(ends, text_folder):
     special = special_tokens_of({"ends": ends}, text_folder)
