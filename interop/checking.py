@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import UsageError
+from configs.reading.inputs import TOKENIZER
 from configs.schema.config import Config
 from configs.schema.model import ARCHITECTURES
 from configs.schema.settings import kind_name
@@ -13,8 +14,6 @@ from interop.description import Description
 from interop.families import describe
 from interop.family import resolved
 from interop.json_fields import JsonFields
-
-TOKENIZER = "tokenizer.json"
 
 MODEL = "model."
 """Prefix of the names of fields of the section `model`."""

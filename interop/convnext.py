@@ -97,8 +97,9 @@ def _step(settings: Settings) -> int:
 
 
 def _read_layer_scale(config: JsonFields) -> Settings:
-    if not config.value("layer_scale_init_value", LAYER_SCALE) > 0:
+    if config.value("layer_scale_init_value", LAYER_SCALE) == 0:
         config.reject("layer_scale_init_value", "blocks have layer scales: it must be above 0")
+    config.positive_float("layer_scale_init_value", default=LAYER_SCALE)
     return {}
 
 

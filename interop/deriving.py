@@ -18,7 +18,9 @@ from data.codecs.tokenizers import SpecialTokens, Tokenizer
 from interop.description import Description
 from interop.exported import FOREIGN, Exported
 from interop.families import describe
-from interop.folder import CHAT_TEMPLATE, CONFIG, Folder
+from interop.folder import CHAT_TEMPLATE, CONFIG, GENERATION, TOKENIZER_CONFIG, Folder
+from interop.json_fields import JsonFields
+from interop.pictures import PREPROCESSOR
 from parallel.environment import guess_platform
 
 TASKS = {
@@ -85,9 +87,17 @@ def derive(path: Path) -> tuple[Exported, Tokenizer | None]:
     return exported, tokenizer
 
 
-def special_tokens_of(values: Mapping[str, Any] | None) -> SpecialTokens | None:
-    """Return what `Exported.special_tokens` holds."""
-    return None if values is None else SpecialTokens(**{**values, "ends": tuple(values["ends"])})
+def special_tokens_of(values: Mapping[str, Any] | None, where: Path) -> SpecialTokens | None:
+    """Return what `Exported.special_tokens` holds. Raises `UsageError` if it is damaged; the
+    message names the file `where`."""
+    if values is None:
+        return None
+    fields = JsonFields(where, {"special_tokens": values}).nested("special_tokens")
+    ends = fields.token_ids("ends")
+    if not ends:
+        fields.reject("ends", "at least one token must end a text")
+    bos, eos = (fields.text(name, default=None) for name in ("bos", "eos"))
+    return SpecialTokens(ends, bos=bos, eos=eos)
 
 
 def load_tokenizer(path: Path, special: SpecialTokens | None) -> Tokenizer:
@@ -139,7 +149,7 @@ def _of_pictures(found: Description, folder: Folder) -> tuple[dict[str, Any], di
 
 def _crop_ratio(folder: Folder) -> float:
     """Return which part of a picture's short side is seen, by preprocessor_config.json."""
-    config = folder.json_file("preprocessor_config.json")
+    config = folder.json_file(PREPROCESSOR)
     if config is None:
         return 1.0
     ratio, size = config.value("crop_pct", None), config.value("size", None)
@@ -185,33 +195,38 @@ def _special_tokens(folder: Folder) -> SpecialTokens:
     """Return what the tokens are for, by generation_config.json, config.json and
     tokenizer_config.json. Raises `UsageError` if no token ends a text."""
     named, texts = folder.special_tokens(), {n: text for text, n in folder.added_tokens().items()}
-    generation = folder.json_file("generation_config.json")
+    generation = folder.json_file(GENERATION)
     ends = [named["eos"]] if "eos" in named else []
     for file in (generation, folder.config):
-        given = None if file is None else file.value("eos_token_id", None)
-        if given is not None:
-            ends += given if isinstance(given, list) else [given]
+        given = () if file is None else file.token_ids("eos_token_id")
+        if given:
+            ends += given
             break
     ends = [end for end in dict.fromkeys(ends) if end in texts]
     if not ends:
         raise UsageError(
-            f"{folder.path} does not say which token ends a text: tokenizer_config.json needs an "
+            f"{folder.path} does not say which token ends a text: {TOKENIZER_CONFIG} needs an "
             f"eos_token, or {CONFIG} an eos_token_id, that {TOKENIZER} has"
         )
-    bos = named.get("bos", folder.config.value("bos_token_id", None))
-    return SpecialTokens(tuple(ends), bos=texts.get(bos), eos=texts[ends[0]])
+    openings = [named["bos"]] if "bos" in named else folder.config.token_ids("bos_token_id")
+    bos = texts.get(openings[0]) if openings else None
+    return SpecialTokens(tuple(ends), bos=bos, eos=texts[ends[0]])
 
 
 def _chat_template(folder: Folder) -> str | None:
     """Return the Jinja template of conversations; None if the folder has none. Raises `UsageError`
     if it is no Jinja."""
-    file, config = folder.path / CHAT_TEMPLATE, folder.json_file("tokenizer_config.json")
+    file, config = folder.path / CHAT_TEMPLATE, folder.json_file(TOKENIZER_CONFIG)
     template = None if config is None else config.value("chat_template", None)
     if file.is_file():
-        template = file.read_text(encoding="utf-8")
+        try:
+            template = file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"{file} is damaged: {error}") from None
     if isinstance(template, list):  # Several with names, of which this is the usual one.
-        named = {one.get("name"): one.get("template") for one in template if isinstance(one, dict)}
-        template = named.get("default")
+        several = [one for one in template if isinstance(one, dict)]
+        usual = (one.get("template") for one in several if one.get("name") == "default")
+        template = next(usual, None)
     if not isinstance(template, str) or not template:
         return None
     try:

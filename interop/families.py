@@ -58,7 +58,7 @@ def describe(folder: str | Path | Folder) -> Description:
     """
     folder = folder if isinstance(folder, Folder) else Folder(folder)
     folder.config.require(quantization_config=[None])
-    family = folder.config.value("model_type")
+    family = folder.config.text("model_type")
     if family not in FAMILIES:
         raise UsageError(
             f"{folder.config.path}: model_type={family} is no family that can be read: there are "

@@ -10,11 +10,14 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from configs.errors import UsageError
+from configs.reading.inputs import TOKENIZER
 from interop.json_fields import JsonFields
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
+GENERATION = "generation_config.json"
 CHAT_TEMPLATE = "chat_template.jinja"
 
 _FLOAT_DTYPES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
@@ -76,7 +79,7 @@ class Folder:
     def special_tokens(self) -> dict[str, int]:
         """Return the ids of the tokenizer's special tokens by their role, such as "mask", "bos" or
         "eos". Empty if there is no tokenizer_config.json that names them."""
-        config, ids = self.json_file("tokenizer_config.json"), self.added_tokens()
+        config, ids = self.json_file(TOKENIZER_CONFIG), self.added_tokens()
         tokens = {}
         for name, value in config or ():
             text = value["content"] if isinstance(value, dict) and "content" in value else value
@@ -86,9 +89,9 @@ class Folder:
 
     def added_tokens(self) -> dict[str, int]:
         """Return the ids of the `added_tokens` of tokenizer.json, by their text."""
-        tokenizer = self.json_file("tokenizer.json")
-        added = [] if tokenizer is None else tokenizer.value("added_tokens", [])
-        return {token["content"]: token["id"] for token in added}
+        tokenizer = self.json_file(TOKENIZER)
+        added = [] if tokenizer is None else tokenizer.sections("added_tokens")
+        return {token.text("content"): token.token_id("id") for token in added}
 
     def class_names(self) -> tuple[str, ...] | None:
         """Return the names of the classes; None if they are only numbered."""
@@ -112,6 +115,12 @@ class Folder:
         parts = JsonFields(self.path / INDEX).value("weight_map")
         if not isinstance(parts, dict) or not all(isinstance(p, str) for p in parts.values()):
             raise UsageError(f"{self.path / INDEX} is damaged: weight_map is no table of files")
+        for part in parts.values():
+            if Path(part).name != part:
+                raise UsageError(
+                    f"{self.path / INDEX} is damaged: weight_map has {part}, which is not the name "
+                    "of a file in the folder"
+                )
         files = {part: _File(self.path / part) for part in sorted(set(parts.values()))}
         for name, part in parts.items():
             if name not in files[part].names:

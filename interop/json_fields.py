@@ -2,6 +2,7 @@
 
 import copy
 import json
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -18,16 +19,18 @@ class JsonFields:
     or damaged, or if a field is missing or has a value that is not allowed.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, values: dict[str, Any] | None = None):
+        """Read the fields. values: the fields of the file, if it was read already."""
         self.path, self._section = path, ""
         try:
-            self._values = json.loads(path.read_text(encoding="utf-8"))
+            read = json.loads(path.read_text(encoding="utf-8")) if values is None else values
         except FileNotFoundError:
             raise UsageError(f"{path} is missing") from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise UsageError(f"{path} is damaged: {error}") from None
-        if not isinstance(self._values, dict):
+        if not isinstance(read, dict):
             raise UsageError(f"{path} is damaged: it holds no fields")
+        self._values = read
 
     def __contains__(self, name: str) -> bool:
         return name in self._values
@@ -51,7 +54,7 @@ class JsonFields:
     def positive_float(self, name: str, default: Any = _REQUIRED) -> float:
         """Return the value of a field. It must be a number above zero."""
         value = self.value(name, default)
-        if type(value) not in (int, float) or not value > 0:
+        if type(value) not in (int, float) or not 0 < value <= sys.float_info.max:
             self._raise_type(name, value, "a number > 0")
         return float(value)
 
@@ -61,6 +64,36 @@ class JsonFields:
         if not isinstance(value, bool):
             self._raise_type(name, value, "true or false")
         return value
+
+    def text(self, name: str, default: Any = _REQUIRED) -> Any:
+        """Return the value of a field. It must be a text, or the default."""
+        value = self.value(name, default)
+        if isinstance(value, str) or value is default:
+            return value
+        self._raise_type(name, value, "a text")
+
+    def texts(self, name: str, default: Any = _REQUIRED) -> Any:
+        """Return the value of a field. It must be a list of texts, or the default."""
+        value = self.value(name, default)
+        is_list = isinstance(value, list) and all(isinstance(one, str) for one in value)
+        if is_list or value is default:
+            return value
+        self._raise_type(name, value, "a list of texts")
+
+    def token_id(self, name: str) -> int:
+        """Return the value of a field. It must be an integer of at least zero."""
+        value = self.value(name)
+        if type(value) is not int or value < 0:
+            self._raise_type(name, value, "an integer >= 0")
+        return value
+
+    def token_ids(self, name: str) -> tuple[int, ...]:
+        """Return one integer or a list of them; empty if the field is null or missing."""
+        value = self.value(name, None)
+        several = value if isinstance(value, list | tuple) else [] if value is None else [value]
+        if not all(type(one) is int for one in several):
+            self._raise_type(name, value, "an integer, or a list of integers")
+        return tuple(several)
 
     def pair(self, name: str, default: Any = _REQUIRED) -> tuple[int, int]:
         """Return height and width from a field: an integer above zero for both, or two."""
@@ -90,6 +123,19 @@ class JsonFields:
         fields = copy.copy(self)
         fields._values, fields._section = self.section(name), f"{self._section}{name}."
         return fields
+
+    def sections(self, name: str) -> list["JsonFields"]:
+        """Return the fields of each section of a list; empty if it is null or missing."""
+        value = self.value(name, None)
+        several = [] if value is None else value
+        if not isinstance(several, list) or not all(isinstance(one, dict) for one in several):
+            self._raise_type(name, value, "a list of sections")
+        found = []
+        for number, values in enumerate(several):
+            fields = copy.copy(self)
+            fields._values, fields._section = values, f"{self._section}{name}[{number}]."
+            found.append(fields)
+        return found
 
     def lookup(self, name: str, table: Mapping[Any, Any], default: Any = _REQUIRED) -> Any:
         """Return the entry of `table` for a field's value. Raises `UsageError` if there is none."""

@@ -1,8 +1,6 @@
 """Llama 1 to 3.3 (Touvron et al. 2023, arXiv:2302.13971; Llama Team 2024, arXiv:2407.21783):
 `LlamaForCausalLM`."""
 
-from typing import Any
-
 from interop.family import Family
 from interop.fields import Bool, Custom, Float, Int, Ours, Settings, Theirs, Unsupported
 from interop.json_fields import JsonFields
@@ -10,6 +8,9 @@ from interop.tables import OUT_OF_HEADS, Kernel, Row, Table, linear, norm
 
 SCALING = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
 """Hugging Face's names for the numbers in `model.rotary_scaling`, in the same order."""
+
+ROTARY = ("rope_theta", "rope_type", "type", "partial_rotary_factor", *SCALING)
+"""The fields that `rope_parameters` or `rope_scaling` may have."""
 
 NO_BIAS = {"use_bias": False, "qkv_bias": False}
 
@@ -71,20 +72,21 @@ def rotary(config: JsonFields) -> tuple[float, tuple[float, ...] | None]:
     """Return the base and the scaling of rotary positions; the scaling is None without one.
 
     Old versions of transformers write the fields `rope_theta` and `rope_scaling`; new versions
-    write both into `rope_parameters`.
+    write both into `rope_parameters`. As in transformers, `rope_scaling` counts if a file has both.
+    Raises `UsageError` for settings that would change the numbers and that our models don't have.
     """
-    name = "rope_parameters" if "rope_parameters" in config else "rope_scaling"
-    rope: dict[str, Any] = {"rope_theta": config.positive_float("rope_theta", default=10000.0)}
-    rope |= config.section(name)
-    kinds = {rope[key] for key in ("rope_type", "type") if key in rope} or {"default"}
-    if not kinds <= {"default", "llama3"}:
-        config.reject(name, "its rope_type must be default or llama3")
-    if "default" in kinds:
-        return float(rope["rope_theta"]), None
-    missing = [key for key in SCALING if key not in rope]
-    if missing:
-        config.reject(name, f"it lacks {', '.join(missing)}")
-    return float(rope["rope_theta"]), tuple(float(rope[key]) for key in SCALING)
+    name = "rope_scaling" if config.section("rope_scaling") else "rope_parameters"
+    rope = config.nested(name)
+    unknown = [key for key, value in rope if key not in ROTARY and value is not None]
+    if unknown:
+        config.reject(name, f"it has {', '.join(unknown)}, and only {', '.join(ROTARY)} are known")
+    for fields in (config, rope):
+        fields.require(partial_rotary_factor=[1.0, None])
+    base = (rope if "rope_theta" in rope else config).positive_float("rope_theta", default=10000.0)
+    kind = "rope_type" if "rope_type" in rope else "type"
+    if not rope.lookup(kind, {"default": False, "llama3": True}, default="default"):
+        return base, None
+    return base, tuple(rope.positive_float(key) for key in SCALING)
 
 
 def heads(*, kv_heads: int | None = None, head_dim: int | None = None) -> Custom:

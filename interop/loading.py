@@ -11,7 +11,7 @@ from interop.checking import check_image_shape, check_recipe
 from interop.converting import Weights, read_weights
 from interop.description import Description
 from interop.families import describe, table_of
-from interop.folder import CHAT_TEMPLATE, Folder
+from interop.folder import CHAT_TEMPLATE, TOKENIZER_CONFIG, Folder
 
 Tree = Any
 
@@ -89,7 +89,7 @@ def _unused_chat_template(folder: Folder, config: Config) -> tuple[str, ...]:
     """Return a message if the folder has a chat template that the recipe does not use."""
     if config.data.source != "conversations" or config.data.chat_template is not None:
         return ()
-    file, tokenizer = folder.path / CHAT_TEMPLATE, folder.json_file("tokenizer_config.json")
+    file, tokenizer = folder.path / CHAT_TEMPLATE, folder.json_file(TOKENIZER_CONFIG)
     if file.is_file():
         flag = f'--config.data.chat_template="$(cat {shlex.quote(str(file))})"'
         return (f"its template of conversations is not taken: {flag} takes it",)

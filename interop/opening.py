@@ -17,6 +17,7 @@ from configs.schema.config import Config
 from data.codecs.tokenizers import Tokenizer, from_json
 from interop.deriving import derive, load_tokenizer, special_tokens_of
 from interop.exported import NAME, Exported
+from interop.folder import CONFIG
 from interop.formats.registry import READERS, file_reader, reader
 
 if TYPE_CHECKING:
@@ -59,12 +60,16 @@ class Opened:
         missing or damaged."""
         if self.read_tokenizer is not None or not hasattr(self.config.data, "tokenizer"):
             return self.read_tokenizer
-        special = special_tokens_of(self.exported.special_tokens)
+        where = self.path if self.path.is_file() else self.path / NAME
+        special = special_tokens_of(self.exported.special_tokens, where)
         if (file := file_reader(self.path)) is not None:
             text = file.read_tokenizer(self.path)
             if text is None:
                 raise UsageError(f"{self.path} has no tokenizer")
-            return from_json(text, special)
+            try:
+                return from_json(text, special)
+            except Exception as error:  # the library raises only this type
+                raise UsageError(f"{self.path} is damaged: its tokenizer: {error}") from None
         return load_tokenizer(tokenizer_file(self.path) or self.path / TOKENIZER, special)
 
     def model_def(self, mesh: "Mesh", *, attention: str | None = None) -> "ModelDef":
@@ -190,7 +195,7 @@ def _description(path: Path) -> tuple[Exported, Path, Tokenizer | None]:
         raise UsageError(f"--from={path} is the workdir of a run: give --workdir={path}")
     if is_hugging_face(path):
         exported, tokenizer = derive(path)
-        return exported, path / "config.json", tokenizer
+        return exported, path / CONFIG, tokenizer
     raise UsageError(
         f"--from={path} holds no model: it has neither {NAME} (of export.py) nor config.json and "
         "model.safetensors (of transformers)"

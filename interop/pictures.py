@@ -59,10 +59,9 @@ def prepared_image_shape(folder: Folder, found: Settings) -> Settings:
         if isinstance(size, dict):
             edge = size.get("shortest_edge")
             size = [size.get("height", edge), size.get("width", edge)]
-        if isinstance(size, int):
-            size = [size, size]
-        if size is not None and all(type(side) is int and side >= 1 for side in size):
-            return {"data.image_shape": (*size, shape[2])}
+        sides = size if isinstance(size, list) else [size, size]
+        if len(sides) == 2 and all(type(side) is int and side >= 1 for side in sides):
+            return {"data.image_shape": (*sides, shape[2])}
     return {}
 
 

@@ -81,7 +81,7 @@ def _hidden_sizes(depth: int, width: int) -> tuple[int, ...]:
 
 
 def _read_layers(config: JsonFields) -> Settings:
-    kind = config.value("layer_type", "bottleneck")
+    kind = config.text("layer_type", default="bottleneck")
     depths = config.positive_ints("depths", default=(3, 4, 6, 3))
     width = config.positive_int("embedding_size", default=64)
     known = {_layers(depth): depth for depth in STAGES}

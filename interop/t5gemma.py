@@ -35,7 +35,7 @@ from interop.fields import (
 )
 from interop.folder import Folder
 from interop.json_fields import JsonFields
-from interop.llama import NO_BIAS
+from interop.llama import NO_BIAS, rotary
 from interop.tables import OUT_OF_HEADS, Kernel, OffsetFromOne, Row, Scaled, Table, linear
 
 EXPONENT = 30
@@ -120,20 +120,23 @@ def _read_sides(config: JsonFields) -> Settings:
 def _read_side(config: JsonFields) -> dict[str, Any]:
     found = read_fields(SIDE, config)
     depth = config.positive_int("num_hidden_layers")
-    if set(config.value("layer_types")) != {"full_attention"}:
+    if set(config.texts("layer_types")) != {"full_attention"}:
         config.reject("layer_types", "each must be full_attention")
     if config.value("query_pre_attn_scalar") != found["head_dim"]:
         config.reject("query_pre_attn_scalar", "it must be head_dim")
-    rope = {"rope_theta": 10000.0, "rope_type": "default", **config.section("rope_parameters")}
-    if rope["rope_type"] != "default":
+    base, scaling = rotary(config)
+    if scaling is not None:
         config.reject("rope_parameters", "its rope_type must be default")
+    soft_cap = config.value("final_logit_softcapping", 30.0)
+    if soft_cap is not None:
+        soft_cap = config.positive_float("final_logit_softcapping", default=30.0)
     epsilon = float(f"{found.pop('rms_norm_eps') / found['width']:.12g}")
     return {
         **found,
         "depth": depth,
-        "rotary_base": float(rope["rope_theta"]),
+        "rotary_base": base,
         "norm_epsilon": epsilon,
-        "logit_soft_cap": config.value("final_logit_softcapping", 30.0),
+        "logit_soft_cap": soft_cap,
     }
 
 

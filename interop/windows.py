@@ -15,7 +15,7 @@ LAYER_TYPES = {"full_attention": "G", "sliding_attention": "A"}
 
 def read_windows(config: JsonFields, window: int | None, usual: Sequence[str]) -> Settings:
     """Return the pattern and the window. usual: the types of layers if config.json has none."""
-    types = config.value("layer_types", None)
+    types = config.texts("layer_types", default=None)
     types = usual if types is None else types
     if len(types) != len(usual) or not set(types) <= LAYER_TYPES.keys():
         config.reject("layer_types", f"it must be {len(usual)} of {' or '.join(LAYER_TYPES)}")

@@ -15,16 +15,13 @@ from typing import Any
 import tokenizers
 from tokenizers import processors
 
-from configs.reading.inputs import ORIGINAL_TOKENIZER
+from configs.reading.inputs import ORIGINAL_TOKENIZER, TOKENIZER
 from configs.schema.config import Config
 from data.codecs.chat import TEMPLATE, ChatTokenizer
 from data.codecs.gaps import GapCodec
 from data.codecs.tokenizers import UNKNOWN, Tokenizer
 from interop.chat_template import missing_opening
-from interop.loading import CHAT_TEMPLATE
-
-TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
-GENERATION = "generation_config.json"
+from interop.folder import CHAT_TEMPLATE, GENERATION, TOKENIZER_CONFIG
 
 NO_IDS: dict[str, int | None] = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"))
 """Fields of config.json for a model without special tokens: else those of a published one count."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from numpy.typing import NDArray
 
 from configs.data_spec import DataSpec
+from configs.reading.inputs import TOKENIZER
 from configs.schema.config import Config
 from interop.exported import NAME, Exported
 from interop.folder import Folder
@@ -43,7 +44,7 @@ def write_description(source: Source, out: Path, format_name: str) -> None:
     """Write `triform.json`, and `tokenizer.json` if there is a tokenizer, into the folder `out`."""
     (out / NAME).write_text(description(source, format_name).text(), encoding="utf-8")
     if source.tokenizer is not None:
-        shutil.copyfile(source.tokenizer, out / "tokenizer.json")
+        shutil.copyfile(source.tokenizer, out / TOKENIZER)
 
 
 def description(source: Source, format_name: str) -> Exported:

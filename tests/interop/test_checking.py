@@ -174,8 +174,37 @@ BEYOND = {
     "cross-attention": ("gpt2", {"add_cross_attention": True}, "add_cross_attention=true"),
     "some biases": ("llama", {"attention_bias": True}, "mlp_bias=.*as attention_bias says"),
     "another gate": ("llama", {"hidden_act": "gelu"}, "hidden_act=.*must be .silu"),
-    "stretched": ("llama", {"rope_scaling": {"rope_type": "yarn", "factor": 4}}, "rope_scaling="),
-    "stretched by halves": ("llama", {"rope_scaling": {"rope_type": "llama3"}}, "it lacks factor"),
+    "stretched": (
+        "llama",
+        {"rope_scaling": {"rope_type": "yarn", "factor": 4}},
+        "rope_scaling.rope_type=.yarn. .*must be .default. or .llama3",
+    ),
+    "stretched by halves": (
+        "llama",
+        {"rope_scaling": {"rope_type": "llama3"}},
+        "it has no rope_scaling.factor",
+    ),
+    "stretched beside null": (
+        "llama",
+        {"rope_parameters": None, "rope_scaling": {"type": "yarn", "factor": 4}},
+        "rope_scaling.type=.yarn.",
+    ),
+    "part of each head": ("llama", {"partial_rotary_factor": 0.5}, "partial_rotary_factor=0.5 "),
+    "part of each head, in a section": (
+        "qwen2",
+        {"rope_parameters": {"partial_rotary_factor": 0.25}},
+        "rope_parameters.partial_rotary_factor=0.25 ",
+    ),
+    "a base for each type of layer": (
+        "ministral",
+        {"rope_parameters": {"full_attention": {"rope_theta": 1e6}}},
+        "rope_parameters=.*it has full_attention, and only rope_theta, .* are known",
+    ),
+    "an unknown rotary field": (
+        "llama",
+        {"rope_parameters": {"rope_type": "default", "mrope_section": [1, 2]}},
+        "rope_parameters=.*it has mrope_section",
+    ),
     "biases of all heads": ("qwen3", {"attention_bias": True}, "attention_bias=true can't be had"),
     "windows in chunks": (
         "qwen2",
@@ -233,8 +262,12 @@ def test_a_field_that_is_missing_is_named(tmp_path):
         {"rope_theta": 7e4, "rope_scaling": {"rope_type": "llama3", "factor": 8}},
         {"rope_parameters": {"rope_theta": 7e4, "rope_type": "llama3", "factor": 8}},
         {"rope_theta": 7e4, "rope_scaling": {"type": "llama3", "factor": 8}},
+        {
+            "rope_scaling": {"rope_theta": 7e4, "rope_type": "llama3", "factor": 8},
+            "rope_parameters": None,
+        },
     ],
-    ids=["beside each other", "together", "an old name"],
+    ids=["beside each other", "together", "an old name", "beside null"],
 )
 def test_rotary_positions_are_read_as_any_version_writes_them(tmp_path, written):
     section = next(one for one in written.values() if isinstance(one, dict))

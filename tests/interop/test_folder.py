@@ -76,6 +76,13 @@ def with_a_false_index(folder):
     path.write_text(json.dumps(index))
 
 
+def with_a_part_elsewhere(folder):
+    split(folder)
+    (folder / "model-1.safetensors").rename(folder.parent / "elsewhere.safetensors")
+    path = folder / "model.safetensors.index.json"
+    path.write_text(path.read_text().replace("model-1.safe", "../elsewhere.safe"))
+
+
 def of_pickles(folder):
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
 
@@ -91,6 +98,10 @@ DAMAGE = {
     "weights cut short": (cut("model.safetensors"), r"model\.safetensors is damaged"),
     "a part missing": (without_a_part, r"model-1\.safetensors is missing"),
     "an index that lies": (with_a_false_index, r"model-0\.safetensors is damaged.*no\.such\.ten"),
+    "a part outside": (
+        with_a_part_elsewhere,
+        r"index\.json is damaged: weight_map has \.\./elsewhere\.safetensors, which is not",
+    ),
     "pickles alone": (of_pickles, r"pytorch_model\.bin is no safetensors file"),
 }
 
