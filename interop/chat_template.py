@@ -9,12 +9,14 @@ from data.codecs.tokenizers import Tokenizer
 def missing_opening(
     tokenizer: Tokenizer, template: ChatTemplate
 ) -> tuple[list[str], Sequence[str]]:
-    """Return the tokens that open a document and that the template does not write itself, and notes
-    for the user.
+    """Return the tokens that open a conversation and that the template does not write itself, and
+    notes for the user.
 
     Our commands put these tokens before what a template writes.
     """
-    opening = [tokenizer.backend.id_to_token(int(one)) for one in tokenizer.document_opening]
+    opening = [tokenizer.backend.id_to_token(int(one)) for one in tokenizer.conversation_opening]
+    if not opening:
+        return [], ()
     asked = [{"role": "user", "content": "a"}, {"role": ASSISTANT, "content": "b"}]
     written = []
     for piece in template.conversation(asked):

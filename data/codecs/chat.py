@@ -94,6 +94,7 @@ class ChatTemplate:
 
     Raises ValueError if the source is not valid Jinja.
 
+    The attributes `bos` and `eos` are those values.
     reads_tools, reads_tool_calls: whether it reads the tools, and the calls in messages.
     knows_developer: whether it knows the role "developer".
 
@@ -108,7 +109,7 @@ class ChatTemplate:
         bos: str = SEPARATOR,
         eos: str = SEPARATOR,
     ):
-        self._bos, self._eos = bos, eos
+        self.bos, self.eos = bos, eos
         self._arguments = (source, tuple(specials), bos, eos)
         text, environment = TEMPLATE if source is None else source, _environment()
         try:
@@ -172,8 +173,8 @@ class ChatTemplate:
             return self._template.render(
                 messages=messages,
                 add_generation_prompt=opening,
-                bos_token=self._bos,
-                eos_token=self._eos,
+                bos_token=self.bos,
+                eos_token=self.eos,
                 tools=tools,
                 documents=None,
             )

@@ -1,7 +1,7 @@
 """Writes LoRA pairs as an adapter of the library PEFT, for the model with which the run began."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,8 @@ PREFIX = "base_model.model."
 """What PEFT writes before the name of each module."""
 
 TASK_TYPES = {"next_tokens": "CAUSAL_LM", "target_tokens": "SEQ_2_SEQ_LM", "classes": "SEQ_CLS"}
-"""PEFT's name of the task, for each output of ours."""
+"""PEFT's name of the task of a model of texts, for each output of ours. There is none for pictures:
+the classes of PEFT for these tasks pass on tokens."""
 
 RUN = "checkpoints"
 """A folder that only workdirs have."""
@@ -40,9 +41,11 @@ def write_adapter(source: Source, family: Family, out: Path) -> Sequence[str]:
     settings = source.config.train.lora
     tensors, modules, whole_modules = adapter_tensors(source, family)
     base = source.config.train.initialize_from
+    sees_pictures = source.data_spec.image_shape is not None
+    output = source.config.task.model_output
     written = {
         "peft_type": "LORA",
-        "task_type": TASK_TYPES.get(source.config.task.model_output),
+        "task_type": None if sees_pictures else TASK_TYPES.get(output),
         "base_model_name_or_path": base,
         "r": settings.rank,
         "lora_alpha": int(settings.alpha) if settings.alpha.is_integer() else settings.alpha,
@@ -77,16 +80,23 @@ def adapter_tensors(
         raise UsageError("--lora=adapter: this run has no LoRA pairs, as train.lora.rank is none")
     scanned = getattr(config.model, "scan_layers", False)
     own = {name: array for name, array in params.items() if not name.startswith(f"{LORA}.")}
-    unrolled = _unrolled(own, scanned)
-    rows = {name: row for row in family.table.rows_of(unrolled) for name in row.ours}
     pairs = {
         name.removeprefix(f"{LORA}."): _layers_first(name, array, scanned)
         for name, array in params.items()
         if name.startswith(f"{LORA}.")
     }
+    arrays = own | pairs
+    layout = param_layout(arrays, scanned=scanned)
+
+    def unrolled(leaves: Collection[str]) -> dict[str, NDArray]:
+        """Return some of the arrays by their names in the model with unrolled layers."""
+        places = {name: place for name, place in layout.items() if place.leaf in leaves}
+        return {name: place.view(arrays) for name, place in places.items()}
+
+    rows = {name: row for row in family.table.rows_of(unrolled(own)) for name in row.ours}
     tensors: dict[str, NDArray] = {}
     modules: list[str] = []
-    for name, array in _unrolled(pairs, scanned).items():
+    for name, array in unrolled(pairs).items():
         kernel, letter = name.rsplit(".", 1)
         row = rows[kernel]
         transformation = row.transformation
@@ -104,12 +114,12 @@ def adapter_tensors(
     patterns = config.train.lora.train_also
     trained = set().union(*(matching(list(own), one, "train.lora.train_also") for one in patterns))
     whole: list[str] = []
-    for name in _unrolled({name: own[name] for name in trained}, scanned):
+    for name in unrolled(trained):
         row = rows[name]
         if len(row.ours) > 1:
             raise _no_module(name, row, family)
         whole.append(_module(family.table.tensor_name(row)))
-    for name, array in unrolled.items():
+    for name, array in unrolled(own).items():
         row = rows[name]
         tensor = family.table.tensor_name(row)
         if _module(tensor) in whole:
@@ -127,12 +137,6 @@ def _layers_first(name: str, array: NDArray, scanned: bool) -> NDArray:
     follow the rank.)"""
     is_stacked = scanned and stack_of(name.removeprefix(f"{LORA}.")) is not None
     return np.moveaxis(array, 1, 0) if is_stacked and name.endswith(".b") else array
-
-
-def _unrolled(arrays: Mapping[str, NDArray], scanned: bool) -> dict[str, NDArray]:
-    """Return the arrays by their names in the model with unrolled layers."""
-    layout = param_layout(arrays, scanned=scanned)
-    return {name: place.view(arrays) for name, place in layout.items()}
 
 
 def _no_module(name: str, row: Row, family: Family) -> UsageError:

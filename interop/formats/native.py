@@ -31,13 +31,18 @@ def obstacle(config: Config, data_spec: DataSpec) -> str | None:
 
 def write(source: Source, out: Path) -> Sequence[str]:
     """Write the folder `out`."""
+    write_folder(source, out, "safetensors")
+    return ()
+
+
+def write_folder(source: Source, out: Path, format_name: str) -> None:
+    """Write the folder `out` for a format whose arrays are read as those of this one."""
     out.mkdir()
     tensors: dict[str, NDArray] = {}
     for prefix, arrays in ((PARAMS, source.params()), (STATISTICS, source.statistics())):
         tensors |= {prefix + name: array for name, array in arrays.items()}
     write_tensors(tensors, out)
-    write_description(source, out, "safetensors")
-    return ()
+    write_description(source, out, format_name)
 
 
 def write_description(source: Source, out: Path, format_name: str) -> None:

@@ -3,12 +3,12 @@
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from data.codecs.chat import ChatTokenizer
 from data.codecs.tokenizers import UNKNOWN, Tokenizer
 from interop.programs.functions import ArraySpec, Function, Specs
 from interop.programs.lowering import Program, StaticProgram
@@ -16,7 +16,7 @@ from training.model_def import ModelDef
 
 NAME = "programs.json"
 STATIC = "forward.mlir"
-VERSION = 1
+VERSION = 2
 """Changes when a reader of the old version would misread the new one."""
 
 CALL = (
@@ -31,11 +31,12 @@ def listing(
     model_def: ModelDef,
     programs: Mapping[str, Sequence[Program]],
     static: StaticProgram,
-    tokenizer: Path | None,
+    tokenizer: Tokenizer | None,
 ) -> dict[str, Any]:
     """Return the content of `programs.json`.
 
-    programs: those of each function, by its name. static: that of the file `STATIC`.
+    programs: those of each function, by its name. static: that of the file `STATIC`. tokenizer: for
+    prompts; None for a model without one.
     """
     first = next(iter(programs.values()))[0]
     return {
@@ -101,28 +102,33 @@ def _arrays(arrays: Sequence[tuple[str, jax.core.ShapedArray]]) -> list[dict[str
     ]
 
 
-def _special_tokens(model_def: ModelDef, path: Path) -> dict[str, Any]:
+def _special_tokens(model_def: ModelDef, tokenizer: Tokenizer) -> dict[str, Any]:
     """Return the ids that a program's caller needs to write and read texts.
 
     opening: ids before a text; empty_opening: before an empty prompt. closing: ids after a text
     that is labelled or filled. separator: after the source of an encoder-decoder, and the first
-    target token. end: ends what is generated. mask, blank: the entry that the task adds.
-    unwritable: ids that are never generated.
+    target token. end: ids of which each ends what is generated. mask, blank: the entry that the
+    task adds. unwritable: ids that are never generated. bos_token, eos_token: variables of the chat
+    template, which opens prompts itself.
     """
-    tokenizer, output = Tokenizer.load(path), model_def.config.task.model_output
+    output = model_def.config.task.model_output
     size = tokenizer.vocabulary_size
     known = [number for token, number in tokenizer.vocabulary().items() if token != UNKNOWN]
     unwritable = np.setdiff1d(np.arange(size), known).tolist()
     if output == "next_tokens":
-        return {
-            "opening": tokenizer.opening.tolist(),
-            "empty_opening": tokenizer.document_opening.tolist(),
-            "end": tokenizer.end_id,
+        generated = {
+            "end": [tokenizer.end_id, *tokenizer.other_end_ids],
             "unwritable": unwritable,
         }
+        if isinstance(tokenizer, ChatTokenizer):
+            template = tokenizer.encoder.template
+            variables = {"bos_token": template.bos, "eos_token": template.eos}
+            return {"opening": [], "empty_opening": [], **generated, **variables}
+        opening, empty = tokenizer.opening.tolist(), tokenizer.document_opening.tolist()
+        return {"opening": opening, "empty_opening": empty, **generated}
     if output == "target_tokens":
         separator = tokenizer.separator_id
-        return {"separator": separator, "end": separator, "unwritable": unwritable}
+        return {"separator": separator, "end": [separator], "unwritable": unwritable}
     if output == "transcript":
         return {"blank": size, "unwritable": sorted({*unwritable, tokenizer.separator_id})}
     framing = {"opening": tokenizer.opening.tolist(), "closing": tokenizer.closing.tolist()}

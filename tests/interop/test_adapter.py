@@ -1,6 +1,7 @@
 """LoRA pairs as an adapter of PEFT: the base with it is the merged model."""
 
 import dataclasses
+import json
 
 import jax
 import numpy as np
@@ -11,7 +12,7 @@ from configs.errors import UsageError
 from configs.reading.recipes import load_config
 from interop.converting import to_tensors
 from interop.formats import huggingface
-from interop.formats.adapter import adapter_tensors
+from interop.formats.adapter import adapter_tensors, write_adapter
 from interop.formats.source import Source
 from parallel.mesh import flat_mesh
 from training.model_def import build_model_def
@@ -25,6 +26,7 @@ GPT2 = {
     "model.feed_forward": "gelu",
     "model.use_bias": "true",
 }
+WINDOWS = {"model.depth": "4", "model.pattern": "AG", "model.attention_window": "8"}
 CASES = {
     "every matrix": {},
     "scanned": {"model.scan_layers": "true"},
@@ -39,7 +41,20 @@ CASES = {
         "model.num_kv_heads": "none",
         "train.lora.on": "backbone.*.feed_forward.*,backbone.*.mixer.out.*",
     },
-    "windows, norms": {"model.qk_norm": "true", "model.tied_embeddings": "true"},
+    "windows, norms": {**WINDOWS, "model.qk_norm": "true", "model.tied_embeddings": "true"},
+    "scanned, one letter": {
+        **WINDOWS,
+        "model.qkv_bias": "true",
+        "model.scan_layers": "true",
+        "train.lora.on": "backbone.layers.1.*",
+        "train.lora.train_also": "backbone.layers.1.mixer_norm.*",
+    },
+    "scanned, second of two layers": {
+        "model.depth": "4",
+        "model.pattern": "AA",
+        "model.scan_layers": "true",
+        "train.lora.on": "backbone.layers.1.feed_forward.*",
+    },
 }
 
 
@@ -108,6 +123,13 @@ def test_what_is_no_adapter_is_told(name):
     family = huggingface.counterpart(source.config, source.data_spec).family
     with pytest.raises(UsageError, match=message):
         adapter_tensors(source, family)
+
+
+def test_the_task_is_named_as_in_peft(tmp_path):
+    source = source_of({})
+    family = huggingface.counterpart(source.config, source.data_spec).family
+    write_adapter(source, family, tmp_path)
+    assert json.loads((tmp_path / "adapter_config.json").read_text())["task_type"] == "CAUSAL_LM"
 
 
 def test_other_dtypes_are_written():

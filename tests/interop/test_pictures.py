@@ -16,7 +16,7 @@ from interop.converting import read_weights, to_tensors
 from interop.families import FAMILIES, describe
 from interop.fields import Unsupported
 from interop.formats import huggingface
-from interop.formats.adapter import adapter_tensors
+from interop.formats.adapter import adapter_tensors, write_adapter
 from interop.formats.source import Source
 from parallel.mesh import flat_mesh
 from tests.interop import folders
@@ -187,7 +187,7 @@ def test_there_are_as_many_numbers_for_pixels_as_channels():
         build_model_def(config, DIGITS, flat_mesh(jax.devices()[:1]))
 
 
-def test_pairs_of_lora_are_named_by_stage_and_layer():
+def test_pairs_of_lora_are_named_by_stage_and_layer(tmp_path):
     fields = {"train.lora.rank": "2", "train.lora.on": "stages.*"}
     config = load_config("configs/digits_convnext.py", fields, inputs=False)
     model_def = build_model_def(config, DIGITS, flat_mesh(jax.devices()[:1]))
@@ -196,6 +196,10 @@ def test_pairs_of_lora_are_named_by_stage_and_layer():
     _, modules, whole = adapter_tensors(source, FAMILIES["convnext"])
     assert "convnext.encoder.stages.1.layers.0.pwconv2" in modules and len(modules) == 8
     assert not whole
+    write_adapter(source, FAMILIES["convnext"], tmp_path)
+    written = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert written["target_modules"] == modules
+    assert written["task_type"] is None  # PEFT's class for classifiers passes on tokens.
 
 
 def test_batch_statistics_are_read_and_written_beside_the_parameters(tmp_path):

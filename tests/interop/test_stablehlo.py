@@ -1,14 +1,26 @@
 """Programs of `jax.export`: they compute what the model computes, without its code."""
 
+import dataclasses
+import json
+
 import jax
+import jinja2
 import numpy as np
 import pytest
+import tokenizers
 
 import export
 from configs.errors import UsageError
+from data.codecs.chat import for_prompts
+from data.codecs.tokenizers import SEPARATOR, Tokenizer
 from inference.loading import load_model
+from interop.folder import Folder
+from interop.formats import native, stablehlo
+from interop.formats.hub_tokenizer import frame
 from interop.opening import open_model
 from parallel.mesh import flat_mesh
+from tests.interop.folders import make_folder
+from tests.interop.foreign import write_tokenizer
 from tests.interop.programs import (
     GOLDEN,
     Programs,
@@ -18,8 +30,13 @@ from tests.interop.programs import (
     script,
     written,
 )
+from tests.interop.sources import decoder as decoder_of
 from training.trees import flat
 
+CHAT = (
+    "{% for one in messages %}<|im_start|>{{ one.role }}\n{{ one.content }}<|im_end|>\n{% endfor %}"
+    "{{ '<|im_start|>assistant\n' if add_generation_prompt }}"
+)
 RANDOM = np.random.default_rng(0)
 
 
@@ -83,6 +100,72 @@ def test_programs_json_describes_each_file(decoder):
 def test_no_file_names_the_place_of_its_source(decoder):
     for path in decoder.path.iterdir():
         assert b".py" not in path.read_bytes(), path
+
+
+def test_the_description_and_the_tokenizer_are_written_once(tmp_path, monkeypatch):
+    calls, write = [], native.write_description
+    monkeypatch.setattr(
+        native, "write_description", lambda *given: calls.append(given) or write(*given)
+    )
+    written(restored("rnn_text"), tmp_path / "out", GOLDEN / "rnn_text/tokenizer.json")
+    ((_, _, format_name),) = calls
+    assert format_name == "stablehlo"
+
+
+@pytest.mark.parametrize("template", [None, "{{ bos_token }}{{ messages[0].content }}"])
+def test_the_tokens_of_a_foreign_folder_are_those_it_names(template, tmp_path):
+    path = tmp_path / "model"
+    make_folder(path, "llama", vocab_size=write_tokenizer(path, "llama3"))
+    begin, end = (Folder(path).special_tokens()[name] for name in ("bos", "eos"))
+    (path / "generation_config.json").write_text(json.dumps({"eos_token_id": [end, begin]}))
+    if template is not None:
+        (path / "chat_template.jinja").write_text(template)
+    out = tmp_path / "out"
+    export.main([f"--from={path}", "--format=stablehlo", "--platforms=cpu", f"--out={out}"])
+    tokens = Programs(out).listing["tokens"]
+    opening = [begin] if template is None else []
+    assert tokens["opening"] == tokens["empty_opening"] == opening
+    assert tokens["end"] == [end, begin]
+    if template is not None:
+        assert (out / "chat_template.jinja").read_text() == template
+        assert tokens["bos_token"] == "<|begin_of_text|>"
+        assert tokens["eos_token"] == "<|end_of_text|>"
+
+
+@pytest.mark.parametrize("template", [None, CHAT])
+def test_a_script_without_our_code_answers_as_a_model_of_conversations(template, tmp_path):
+    tokenizer = Tokenizer.bytes()
+    tokenizer.backend.add_special_tokens(["<|im_start|>", "<|im_end|>", "<s>"])
+    if template is not None:
+        frame(tokenizer.backend, ["<s>"])
+    tokenizer = Tokenizer(tokenizer.backend)
+    talk = {
+        "data__source": "conversations",
+        "data__path": "talk.jsonl",
+        "task__sample_prompts": "()",
+        **({} if template is None else {"data__chat_template": template}),
+    }
+    source = decoder_of(tmp_path, tokenizer, **talk)
+    out = tmp_path / "out"
+    assert not stablehlo.write(dataclasses.replace(source, platforms="cpu"), out)
+    tokens = Programs(out).listing["tokens"]
+    ends = "<|im_end|>" if template else SEPARATOR
+    assert tokens["end"] == [tokenizer.special_tokens()[ends]]
+
+    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True)
+    prompt = environment.from_string((out / "chat_template.jinja").read_text()).render(
+        messages=[{"role": "user", "content": "Hi"}],
+        add_generation_prompt=True,
+        bos_token=tokens["bos_token"],
+        eos_token=tokens["eos_token"],
+    )
+    assert prompt.startswith(SEPARATOR) and prompt.count(SEPARATOR) == 1
+    theirs = tokenizers.Tokenizer.from_file(str(out / "tokenizer.json"))
+    ids = theirs.encode(prompt, add_special_tokens=False).ids
+    assert ids == for_prompts(tokenizer, source.config.data).encode("Hi").tolist()
+    (answer,) = load_model(out).predict(prompt=["Hi"], max_tokens=6, temperature=0.0)
+    path = script("continue_text.py", tmp_path)
+    assert run_isolated(path, out, prompt, 6) == answer.text + "\n"
 
 
 def test_every_command_opens_the_folder_as_a_model(decoder):
