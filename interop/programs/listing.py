@@ -16,7 +16,7 @@ from training.model_def import ModelDef
 
 NAME = "programs.json"
 STATIC = "forward.mlir"
-VERSION = 2
+VERSION = 1
 """Changes when a reader of the old version would misread the new one."""
 
 CALL = (
