@@ -72,7 +72,8 @@ def _tokenizer(source: Source) -> Tokenizer | None:
     """Return the tokenizer of a model; None without one."""
     if source.tokenizer is None:
         return None
-    special = special_tokens_of(source.restored.manifest.get("special_tokens"))
+    values = source.restored.manifest.get("special_tokens")
+    special = special_tokens_of(values, source.tokenizer)
     return load_tokenizer(source.tokenizer, special)
 
 
