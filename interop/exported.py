@@ -58,14 +58,16 @@ class Exported:
     ) -> Config:
         """Return the configuration, with new values of some fields.
 
-        `data.cache_dir` and the section `serve` have their defaults. Raises `UsageError` for a
-        field that is invalid, or that is not mutable on resume; the message names the file `where`.
+        `data.cache_dir` has its default, and so have the fields of `serve` except `max_context`.
+        Raises `UsageError` for a field that is invalid, or that is not mutable on resume; the
+        message names the file `where`.
         """
         overrides = overrides or {}
         check_mutable(overrides, where)
         # Whoever wrote the file decides neither where compiled programs are read from, nor who may
         # use a server.
-        values = {name: section for name, section in self.config.items() if name != "serve"}
+        longest = self.config.get("serve", {}).get("max_context")
+        values = dict(self.config) | {"serve": {"max_context": longest}}
         values["data"] = {**values["data"], "cache_dir": None}
         return build_config(values, overrides, source=str(where))
 
