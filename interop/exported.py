@@ -66,9 +66,12 @@ class Exported:
         check_mutable(overrides, where)
         # Whoever wrote the file decides neither where compiled programs are read from, nor who may
         # use a server.
-        longest = self.config.get("serve", {}).get("max_context")
-        values = dict(self.config) | {"serve": {"max_context": longest}}
-        values["data"] = {**values["data"], "cache_dir": None}
+        values = dict(self.config)
+        if isinstance(values.get("data"), dict):
+            values["data"] = values["data"] | {"cache_dir": None}
+        served = values.pop("serve", None)
+        if isinstance(served, dict) and "max_context" in served:
+            values["serve"] = {"max_context": served["max_context"]}
         return build_config(values, overrides, source=str(where))
 
     def text(self) -> str:

@@ -60,3 +60,10 @@ def test_the_name_of_a_gguf_file_says_so(tmp_path):
     with pytest.raises(UsageError, match=r"model: the name of a GGUF file ends with .gguf: give "):
         export.main([*flags, f"--out={tmp_path / 'model'}"])
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("config", [{}, {"data": []}, {"data": 1, "serve": 2}])
+def test_a_configuration_without_its_sections_is_damaged(source, tmp_path, config):
+    values = json.loads(native.description(source, "safetensors").text()) | {"config": config}
+    with pytest.raises(UsageError):
+        Exported.read(json.dumps(values), tmp_path).configuration()
