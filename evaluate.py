@@ -40,7 +40,13 @@ from configs.reading.command_line import Flag, parse_command_line, run_verb
 from configs.reading.inputs import check_inputs
 from configs.reading.saved import with_workdir_tokenizer
 from configs.schema.precision import WEIGHTS_DTYPES
-from inference.sources import MODEL_FLAGS, ModelSource, model_source, source_on_data_of
+from inference.sources import (
+    MODEL_FLAGS,
+    ModelSource,
+    exported_source,
+    model_source,
+    source_on_data_of,
+)
 from parallel.environment import enable_compilation_cache, set_environment
 
 if TYPE_CHECKING:
@@ -145,9 +151,11 @@ def evaluated_source(arguments: SimpleNamespace) -> ModelSource:
     Raises `UsageError` as `model_source` does, for a model without data, and for one that does not
     fit the data of --workdir.
     """
-    if arguments.workdir is not None and getattr(arguments, "from") is not None:
-        return source_on_data_of(arguments)
-    source = model_source(arguments, arguments.overrides)
+    workdir, path, step, weights = (getattr(arguments, flag.name) for flag in MODEL_FLAGS)
+    if workdir is not None and path is not None:
+        exported = exported_source(path, step, weights)
+        return source_on_data_of(exported, Path(workdir), arguments.overrides)
+    source = model_source(workdir, path, step, weights, arguments.overrides)
     if source.is_foreign:
         raise UsageError(
             f"--from={source.path} says nothing of data: give --workdir=DIR too, a run on whose "

@@ -52,7 +52,8 @@ FLAGS = (
 def main(argv: Sequence[str]) -> int:
     """Restore the model, write it. Return the exit status."""
     arguments = parse_command_line(argv, FLAGS, overrides=False)
-    model, out = model_source(arguments), Path(arguments.out)
+    model = model_source(*(getattr(arguments, flag.name) for flag in MODEL_FLAGS))
+    out = Path(arguments.out)
     if arguments.lora == "adapter" and arguments.format != "huggingface":
         raise UsageError(f"--lora=adapter is for --format=huggingface, not {arguments.format}")
     check_out(out, arguments.format)

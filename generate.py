@@ -123,7 +123,7 @@ FLAGS = (
 def main(argv: Sequence[str]) -> int:
     """Restore the model, answer the request, print the answers. Return the exit status."""
     arguments = parse_command_line(argv, FLAGS, overrides=False)
-    source = model_source(arguments)
+    source = model_source(*(getattr(arguments, flag.name) for flag in MODEL_FLAGS))
     config = source.config
     kind = predictor_class(config)
     request = request_of(arguments, kind, config.task.name)

@@ -49,7 +49,8 @@ def main(argv: Sequence[str]) -> int:
     for path in arguments.overrides:
         if not path.startswith("serve."):
             raise UsageError(f"--config.{path}: only the fields of config.serve can be set here")
-    source = model_source(arguments, arguments.overrides)
+    named = [getattr(arguments, flag.name) for flag in MODEL_FLAGS]
+    source = model_source(*named, overrides=arguments.overrides)
     config = source.config
     tokens = tokens_of(arguments.token_file, arguments.open)
     check_exposure(arguments.host, tokens, arguments.open)

@@ -4,7 +4,6 @@ exported, here or by another project (--from). JAX starts only when arrays are r
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from configs.errors import UsageError
@@ -103,51 +102,57 @@ class Workdir:
 
 
 def model_source(
-    arguments: SimpleNamespace, overrides: Mapping[str, str] | None = None
+    workdir: str | None,
+    path: str | None,
+    step: str | None,
+    weights: str | None,
+    overrides: Mapping[str, str] | None = None,
 ) -> ModelSource:
-    """Return the model that a command line names with `MODEL_FLAGS`.
+    """Return the model that a command line names: the values of `MODEL_FLAGS`, in their order.
 
     overrides: new values of fields of its configuration. Raises `UsageError` unless exactly one of
     --workdir and --from is given, and for one that holds no model.
     """
-    workdir, path = arguments.workdir, getattr(arguments, "from")
-    if workdir is None and path is None:
+    if workdir is not None and path is not None:
+        raise UsageError(f"--workdir={workdir} and --from={path} each name a model: give one")
+    if path is not None:
+        return exported_source(path, step, weights, overrides)
+    if workdir is None:
         raise UsageError(
             "--workdir is missing: --workdir=DIR (the folder that train.py wrote), or --from=PATH "
             "(what export.py wrote, or a folder of transformers)"
         )
-    if workdir is not None and path is not None:
-        raise UsageError(f"--workdir={workdir} and --from={path} each name a model: give one")
-    if path is not None:
-        return exported_source(arguments, overrides)
     config = read_config(workdir, overrides)
-    return Workdir(Path(workdir), config, arguments.step or "latest", arguments.weights)
+    return Workdir(Path(workdir), config, step or "latest", weights)
 
 
 def exported_source(
-    arguments: SimpleNamespace, overrides: Mapping[str, str] | None = None
+    path: str | Path,
+    step: str | None,
+    weights: str | None,
+    overrides: Mapping[str, str] | None = None,
 ) -> "Opened":
     """Return the model of --from. Raises `UsageError` for flags that are for workdirs only."""
     from interop.opening import open_model
 
-    for name in ("step", "weights"):
-        if (value := getattr(arguments, name)) is not None:
+    for name, value in (("step", step), ("weights", weights)):
+        if value is not None:
             raise UsageError(
                 f"--{name}={value} chooses among the checkpoints of a workdir, and --from has one "
                 "model: leave it out"
             )
-    return open_model(Path(getattr(arguments, "from")), overrides)
+    return open_model(Path(path), overrides)
 
 
-def source_on_data_of(arguments: SimpleNamespace) -> "Opened":
-    """Return the model of --from for the task and the data of --workdir, which are both given.
+def source_on_data_of(source: "Opened", workdir: Path, overrides: Mapping[str, str]) -> "Opened":
+    """Return an exported model for the task and the data of a workdir. overrides: new values of
+    fields of the workdir's configuration.
 
     Raises `UsageError` if it does not fit them, or if the workdir has no checkpoint.
     """
     from training.checkpoints import newest_manifest
 
-    source, workdir = exported_source(arguments), Path(arguments.workdir)
-    config = read_config(workdir, arguments.overrides)
+    config = read_config(workdir, overrides)
     manifest = newest_manifest(workdir / "checkpoints")
     if manifest is None:
         raise UsageError(f"{workdir / 'checkpoints'} holds no checkpoint: train first")
@@ -161,6 +166,5 @@ def source_at(path: Path, step: str = "latest", weights: str | None = None) -> M
     there is no model, or if they are given for another one than a workdir's.
     """
     if path.is_file() or is_exported(path) or is_hugging_face(path):
-        given = {"step": None if step == "latest" else step, "weights": weights, "from": path}
-        return exported_source(SimpleNamespace(**given))
+        return exported_source(path, None if step == "latest" else step, weights)
     return Workdir(path, read_config(path), step, weights)
