@@ -49,8 +49,8 @@ def main(argv: Sequence[str]) -> int:
     for path in arguments.overrides:
         if not path.startswith("serve."):
             raise UsageError(f"--config.{path}: only the fields of config.serve can be set here")
-    named = [getattr(arguments, flag.name) for flag in MODEL_FLAGS]
-    source = model_source(*named, overrides=arguments.overrides)
+    workdir, path, step, weights = (getattr(arguments, flag.name) for flag in MODEL_FLAGS)
+    source = model_source(workdir, path, step, weights, arguments.overrides)
     config = source.config
     tokens = tokens_of(arguments.token_file, arguments.open)
     check_exposure(arguments.host, tokens, arguments.open)
