@@ -21,6 +21,7 @@ from configs.files import new_path
 from configs.reading.command_line import Flag, parse_command_line, run_verb
 from configs.reading.inputs import TOKENIZER, tokenizer_file
 from inference.sources import MODEL_FLAGS, model_source
+from interop.formats.registry import FORMATS
 from parallel.environment import set_environment
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from interop.formats.registry import Format
     from interop.formats.source import Source
 
-FORMAT_NAMES = ("huggingface", "safetensors", "stablehlo", "gguf")
 OF_OTHERS = ("huggingface", "gguf")
 """Formats of other projects, which say what the tokenizer's tokens are for."""
 
@@ -36,7 +36,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 FLAGS = (
     *MODEL_FLAGS,
-    Flag("format", meaning="what is written", choices=FORMAT_NAMES, required=True),
+    Flag("format", meaning="what is written", choices=tuple(FORMATS), required=True),
     Flag("out", meaning="the folder or file to write", required=True, placeholder="PATH"),
     Flag("dtype", meaning="the dtype of the written weights (as trained)", choices=DTYPES),
     Flag(

@@ -93,8 +93,10 @@ def _model_fields(found: Description, config: Config) -> dict[str, Any]:
 
 
 def _data_fields(folder: str | Path, found: Description, config: Config) -> dict[str, Any]:
-    """Return the required values of fields of `data`. Raises `UsageError` if the data needs the
-    folder's tokenizer but the folder has none."""
+    """Return the values that fields of `data` must have for the model in `folder`, by field name.
+
+    Raises `UsageError` if the data needs the folder's tokenizer but the folder has none.
+    """
     data: Any = config.data  # its fields depend on the source
     needed: dict[str, Any] = {}
     tokenizer, file = getattr(data, "tokenizer", None), Path(folder) / TOKENIZER

@@ -89,7 +89,7 @@ def to_tensors(
     """Convert our parameters and batch statistics to the tensors of a `family`: the inverse of
     `read_weights`.
 
-    Returns the tensors by their names in a folder.
+    Returns a dictionary from the tensors' names in a Hugging Face folder to the tensors.
 
     `scanned`: whether our layers are stacked.
 
