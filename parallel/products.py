@@ -165,20 +165,20 @@ def _gain() -> float:
 def _lower_dot(usual: Callable, context, lhs, rhs, *, dimension_numbers, precision, **options):
     is_rounded = precision == ROUNDED and _has_float32(context)
     multiply = _method(context, dimension_numbers, is_rounded)
-    if multiply is not None:
-        multiply = functools.partial(multiply, dimension_numbers=dimension_numbers)
-    elif not is_rounded:
+    if multiply is None and not is_rounded:
         options |= {"dimension_numbers": dimension_numbers, "precision": precision}
         return usual(context, lhs, rhs, **options)
 
-    def rounded_product(lhs, rhs):
-        lhs, rhs = bfloat16.rounded(lhs), bfloat16.rounded(rhs)
-        if multiply is not None:
-            return multiply(lhs.astype(jnp.bfloat16), rhs.astype(jnp.bfloat16))
-        return lax.dot_general(lhs, rhs, dimension_numbers, preferred_element_type=jnp.float32)
+    def product(lhs, rhs):
+        if is_rounded:
+            lhs, rhs = bfloat16.rounded(lhs), bfloat16.rounded(rhs)
+        if multiply is None:
+            return lax.dot_general(lhs, rhs, dimension_numbers, preferred_element_type=jnp.float32)
+        if is_rounded:
+            lhs, rhs = lhs.astype(jnp.bfloat16), rhs.astype(jnp.bfloat16)
+        return multiply(lhs, rhs, dimension_numbers=dimension_numbers)
 
-    computed = rounded_product if is_rounded else multiply
-    return mlir.lower_fun(computed, multiple_results=False)(context, lhs, rhs)
+    return mlir.lower_fun(product, multiple_results=False)(context, lhs, rhs)
 
 
 def _method(context, dimension_numbers, is_rounded: bool) -> Callable | None:

@@ -101,7 +101,7 @@ def build_optimizer(config: Config, axes: Tree) -> Optimizer:
 
     # Muon has products of its own.
     in_bfloat16 = config.precision.products == "bfloat16"
-    precision = BFLOAT16_PRODUCTS.name if in_bfloat16 else None
+    precision = BFLOAT16_PRODUCTS if in_bfloat16 else None
 
     def update(gradients, state, params, learning_rate, key):
         with jax.default_matmul_precision(precision):

@@ -278,6 +278,5 @@ class CrossAttention(HeadProjections):
         """Map targets [B, T, D] to [B, T, D]; `source_mask_BS` (bool) is False at padding."""
         q_BTNH = constrain(self.query(x_BTD), "batch", "length", "heads", "head_dim")
         mask = AttentionMask(causal=False, window=None, source_mask_BS=source_mask_BS)
-        options = {"implementation": "xla", "precision": self.precision}
-        y_BTNH = attend(q_BTNH, *keys_values, mask, **options)
+        y_BTNH = attend(q_BTNH, *keys_values, mask, implementation="xla", precision=self.precision)
         return constrain(self.out(y_BTNH), "batch", "length", "width")

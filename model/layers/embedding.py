@@ -110,8 +110,9 @@ def _decode_tied_forward(precision, x_BTD, table_VD):
 
 def _decode_tied_backward(precision, residuals, logits_BTV):
     x_BTD, table_VD = residuals
-    options = {"precision": precision, "preferred_element_type": jnp.float32}
-    product = functools.partial(jax.lax.dot_general, **options)
+    product = functools.partial(
+        jax.lax.dot_general, precision=precision, preferred_element_type=jnp.float32
+    )
     kernel_DV = product(x_BTD, logits_BTV, (((0, 1), (0, 1)), ((), ())))
     x_gradient_BTD = product(logits_BTV, table_VD, (((2,), (0,)), ((), ())))
     return x_gradient_BTD.astype(x_BTD.dtype), kernel_DV.T.astype(table_VD.dtype)

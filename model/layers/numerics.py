@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 
 import jax.numpy as jnp
-from jax.lax import DotAlgorithmPreset
 from jax.typing import DTypeLike
 
-Precision = DotAlgorithmPreset | None
+Precision = str | None
 """The argument `precision` of a product: `BFLOAT16_PRODUCTS`, or None."""
 
-BFLOAT16_PRODUCTS = DotAlgorithmPreset.BF16_BF16_F32
-"""Operands are rounded to bfloat16; sums and results are float32 (see `parallel/products.py`)."""
+BFLOAT16_PRODUCTS = "BF16_BF16_F32"
+"""The name of JAX's precision of products whose operands are rounded to bfloat16, with sums and
+results in float32 (see `parallel/products.py`)."""
 
 
 @dataclass(frozen=True)

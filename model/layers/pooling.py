@@ -74,5 +74,5 @@ class Pool(nnx.Module):
         query_NH = self.query[...].astype(x_BTD.dtype)
         q_B1NH = jnp.broadcast_to(query_NH, (x_BTD.shape[0], 1, *query_NH.shape))
         mask = AttentionMask(causal=False, window=None, source_mask_BS=real_BT)
-        options = {"implementation": "xla", "precision": self.precision}
-        return attend(q_B1NH, key_value[:, :, 0], key_value[:, :, 1], mask, **options)
+        k_BTNH, v_BTNH = key_value[:, :, 0], key_value[:, :, 1]
+        return attend(q_B1NH, k_BTNH, v_BTNH, mask, implementation="xla", precision=self.precision)

@@ -168,4 +168,4 @@ def test_every_product_of_a_step_is_rounded(cell):
                 continue  # A product with a vector is a sum, whose gradient contracts nothing.
             if any("optax" in frame.file_name for frame in equation.source_info.traceback.frames):
                 continue  # The CTC loss selects log-probabilities by a product.
-        assert equation.params["precision"] == BFLOAT16_PRODUCTS, (shapes, contracted)
+        assert equation.params["precision"] == products.ROUNDED, (shapes, contracted)
