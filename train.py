@@ -88,7 +88,7 @@ def main(argv: Sequence[str]) -> int:
     from data.statistics import data_statistics
     from parallel.distributed import initialize_distributed, is_main_process
     from parallel.mesh import make_mesh
-    from parallel.onednn import select_matrix_products
+    from parallel.products import select_products
     from reporting.data_diagnosis import check_best_metric, check_data
     from training.attention import working_attention
     from training.program import build_program
@@ -100,7 +100,6 @@ def main(argv: Sequence[str]) -> int:
     mesh = make_mesh(config)
     if mesh.size < jax.device_count():
         notify(f"the mesh takes {mesh.size} of {jax.device_count()} devices")
-    select_matrix_products(config, mesh)
     progress = Progress(shown=is_main_process())
     attention = working_attention(config, mesh, warnings.append)
 
@@ -120,7 +119,9 @@ def main(argv: Sequence[str]) -> int:
     config = resolve_steps(config, dataset.splits["train"].examples)
 
     # ---- State, from the newest good checkpoint or fresh; then the loop.
-    warmup = warmup_steps(config, previous_manifest(workdir, config))
+    before = previous_manifest(workdir, config)
+    select_products(config, mesh, before)
+    warmup = warmup_steps(config, before)
     program = build_program(config, dataset.spec, mesh, attention=attention, warmup=warmup)
     warm_start = make_warm_start(program, workdir, dataset)
     lock = WorkdirLock(workdir, notify) if is_main_process() else contextlib.nullcontext()
@@ -372,9 +373,14 @@ class Run:
 
     def save(self, state: TrainState, step: int) -> None:
         """Save the state; the files are written in the background."""
+        from parallel.products import selected_library
         from reporting.report.machine import versions
 
-        past = {"evaluations": self.evaluator.history, "warmup_steps": self.program.warmup_steps}
+        past = {
+            "evaluations": self.evaluator.history,
+            "warmup_steps": self.program.warmup_steps,
+            "matrix_products": selected_library(),
+        }
         contents = {
             "config": self.config.model_dump(mode="json"),
             "data": self.dataset.metadata,

@@ -45,6 +45,7 @@ def load(recipe: str, mesh: dict[str, int]) -> Config:
         "optimizer.name": "adamw",
         "optimizer.learning_rate": "1e-3",
         "precision.compute_dtype": "float32",
+        "precision.products": "float32",
         "data.global_batch_size": "16",
     }
     return load_config(f"configs/{recipe}.py", fields, inputs=False)

@@ -20,6 +20,7 @@ def get_config():
     config.model.depth = 4
     config.model.num_heads = 4
 
+    config.precision.products = "bfloat16"
     config.optimizer.learning_rate = 3e-3
     config.optimizer.warmup_steps = 40
     config.train.steps = 350

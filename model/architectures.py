@@ -33,13 +33,14 @@ def build(
     rngs: nnx.Rngs,
     dtype: DTypeLike,
     param_dtype: DTypeLike,
+    products: DTypeLike = jnp.float32,
     **hyperparameters: Any,
 ) -> nnx.Module:
     """Build a model with newly initialised parameters; random values come from `rngs.params`.
 
     `hyperparameters`: the keyword arguments of the architecture's class. These are the fields of
         its configuration, and data sizes such as `vocabulary_size`.
-    `dtype`, `param_dtype`: as in `Numerics`.
+    `dtype`, `param_dtype`, `products`: as in `Numerics`.
 
     Raises ValueError for an unknown architecture, or for hyperparameters that do not fit together.
     """
@@ -47,7 +48,7 @@ def build(
         raise ValueError(f"architecture {architecture!r}: choose from {sorted(ARCHITECTURES)}")
     module, _, name = ARCHITECTURES[architecture].rpartition(".")
     make = getattr(importlib.import_module(module), name)
-    numerics = Numerics(jnp.dtype(dtype), jnp.dtype(param_dtype))
+    numerics = Numerics(jnp.dtype(dtype), jnp.dtype(param_dtype), jnp.dtype(products))
     return make(**hyperparameters, numerics=numerics, rngs=rngs)
 
 

@@ -65,7 +65,8 @@ class AttentionalRecurrence(nnx.Module):
         if input_feeding:
             shape = (source_size, CELLS[kind].inputs, units)
             self.context_kernel = gate_kernel(shape, numerics, rngs)
-        self.kind, self.dtype = kind, numerics.dtype
+        self.kind = kind
+        self.dtype, self.precision = numerics.dtype, numerics.precision
 
     def __call__(
         self, x_BTD: jax.Array, memory: Memory, state: State
@@ -92,9 +93,9 @@ class AttentionalRecurrence(nnx.Module):
 
         def step(state: State, gates_BGU: jax.Array):
             c_BF = attend(state["hidden"])
-            context_BGU = multiply(c_BF, kernel_FGU, self.dtype)
+            context_BGU = multiply(c_BF, kernel_FGU, self.dtype, self.precision)
             gates_BGU = gates_BGU + with_all_gates(self.kind, context_BGU)
-            state = advance(self.kind, gates_BGU, kernel_UGU, state)
+            state = advance(self.kind, self.precision, gates_BGU, kernel_UGU, state)
             return state, (state["hidden"], c_BF)
 
         gates_TBGU = self.cell.gates(x_BTD)

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from model.layers.attend import NATIVE_ATTENTION
+from parallel.products import selected_library
 from reporting.wording import count_text
 from training.model_def import compute_dtype
 from training.program import TrainProgram
@@ -83,5 +84,8 @@ def _train_step(program: TrainProgram, batch: Mapping[str, Any], train: Any) -> 
     if (attention := program.model_def.attention) is not None:
         native = NATIVE_ATTENTION.get(program.mesh.devices.flat[0].platform, "xla")
         yield f"attention by {native if attention == 'auto' else attention}"
-    if program.config.train.matrix_products != "xla":
-        yield f"products by {program.config.train.matrix_products}"
+    is_float32 = compute_dtype(program.config, program.mesh) == "float32"
+    if is_float32 and program.config.precision.products != "float32":
+        yield f"products in {program.config.precision.products}"
+    if (library := selected_library()) != "xla":
+        yield f"products by {library}"

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.typing import DTypeLike
 
 from configs.data_spec import DataSpec
 from configs.errors import UsageError
@@ -25,6 +26,7 @@ from model.architectures import build as build_model
 from model.architectures import parameter_count
 from model.layers.sharding import AXES, activation_sharding
 from parallel.axes import Rules, activation_placement, named_sharding, replicated
+from parallel.products import install_rules
 from tasks.registry import TASKS, build
 from tasks.task import Task
 from training.lora import LoRA, lora_of
@@ -104,11 +106,17 @@ def make_model_graph(
     *,
     dtype: jnp.dtype,
     param_dtype: jnp.dtype,
+    products: DTypeLike = jnp.float32,
 ) -> ModelGraph:
     """Build the graph of a registered architecture with these hyperparameters."""
     return ModelGraph(
         lambda rngs: build_model(
-            architecture, dtype=dtype, param_dtype=param_dtype, rngs=rngs, **hyperparameters
+            architecture,
+            dtype=dtype,
+            param_dtype=param_dtype,
+            products=products,
+            rngs=rngs,
+            **hyperparameters,
         )
     )
 
@@ -194,11 +202,13 @@ def build_model_def(
         hyperparameters["vocabulary_size"] += task.extra_tokens
     if attention is not None:
         hyperparameters["attention"] = attention
+    install_rules()
     graph = make_model_graph(
         config.model.architecture,
         hyperparameters,
         dtype=compute_dtype(config, mesh),
         param_dtype=jnp.dtype(config.precision.parameter_dtype),
+        products=jnp.dtype(config.precision.products),
     ).with_lora(config)
     params, statistics = jax.eval_shape(graph.initialize, jax.random.key(0))
     rules, everywhere = config.mesh.rules.model_dump(), replicated(mesh)

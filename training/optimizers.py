@@ -12,6 +12,7 @@ import optax
 from optax.contrib import MuonDimensionNumbers, scale_by_muon
 
 from configs.schema.config import Config
+from model.layers.numerics import BFLOAT16_PRODUCTS
 from training.parameters import frozen_names, matrix_of
 from training.rounding import round_stochastically
 from training.trees import Tree, flat, matching, select
@@ -98,8 +99,13 @@ def build_optimizer(config: Config, axes: Tree) -> Optimizer:
     if settings.name == "schedule_free":
         return _schedule_free(chain, settings.beta1, trainable)
 
+    # Muon has products of its own.
+    in_bfloat16 = config.precision.products == "bfloat16"
+    precision = BFLOAT16_PRODUCTS if in_bfloat16 else None
+
     def update(gradients, state, params, learning_rate, key):
-        direction, state = chain.update(gradients, state, params, key=key)
+        with jax.default_matmul_precision(precision):
+            direction, state = chain.update(gradients, state, params, key=key)
         return direction, -learning_rate, state
 
     return Optimizer(chain.init, update, trainable)

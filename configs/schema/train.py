@@ -147,10 +147,10 @@ class Train(Settings):
         "Whether the program sets environment variables that make the platform faster.",
         mutable_on_resume=True,
     )
-    matrix_products: Literal["xla", "onednn"] = field(
-        "xla",
-        "Library for matrix products. onednn is faster, but works only on a single CPU device, "
-        "and compiles at each start.",
+    matrix_products: Literal["auto", "xla", "onednn"] = field(
+        "auto",
+        "Library for matrix products; onednn works on a single CPU device, and compiles at each "
+        "start. auto takes it where it is much faster, and keeps its choice on resume.",
         mutable_on_resume=True,
     )
     deterministic: bool = field(

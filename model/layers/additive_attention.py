@@ -32,7 +32,7 @@ class AdditiveAttention(nnx.Module):
         self.key = linear(source_size, size, axes, numerics, rngs, std=source_size**-0.5)
         v_A = nnx.initializers.normal(size**-0.5)(rngs.params(), (size,), numerics.param_dtype)
         self.score = nnx.Param(v_A, **named("recurrent"))
-        self.dtype = numerics.dtype
+        self.dtype, self.precision = numerics.dtype, numerics.precision
 
     def keys(self, source_BSF: jax.Array) -> jax.Array:
         """Compute the keys, [B, S, A], of a source, [B, S, F]."""
@@ -51,7 +51,10 @@ class AdditiveAttention(nnx.Module):
             "BSA,A->BS",
             network_BSA,
             self.score[...].astype(self.dtype),
+            precision=self.precision,
             preferred_element_type=jnp.float32,
         )
         weights_BS = jax.nn.softmax(jnp.where(source_mask_BS, scores_BS, LOWEST), axis=-1)
-        return jnp.einsum("BS,BSF->BF", weights_BS.astype(self.dtype), source_BSF)
+        return jnp.einsum(
+            "BS,BSF->BF", weights_BS.astype(self.dtype), source_BSF, precision=self.precision
+        )

@@ -14,6 +14,7 @@ Axes: B batch, T query positions, S key positions, N query heads, K key/value he
 G query heads that share a key/value head (N = K · G), R = G · T, H head dimension.
 """
 
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -25,6 +26,7 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import ArrayLike, DTypeLike
 
+from model.layers.numerics import Precision
 from model.layers.sharding import Axes, placement, platform
 
 NATIVE_ATTENTION = {"gpu": "cudnn", "tpu": "splash"}
@@ -89,6 +91,7 @@ def attend(
     mask: AttentionMask,
     *,
     implementation: str = "auto",
+    precision: Precision = None,
 ) -> jax.Array:
     """Return scaled dot-product attention, [B, T, N, H].
 
@@ -98,12 +101,13 @@ def attend(
 
     `implementation`: "auto", "xla", "cudnn" or "splash"; "xla" also computes the calls that "cudnn"
         and "splash" are not used for (table at the top of this file).
+    `precision`: as in `Numerics`; "cudnn" computes in bfloat16 in any case.
 
     Results are equal up to rounding.
     """
     T = q_BTNH.shape[1]
     if (watcher := _watcher.get()) is not None:
-        watcher(_weights(q_BTNH, k_BSKH, _mask(mask, T, k_BSKH.shape[1])))
+        watcher(_weights(q_BTNH, k_BSKH, _mask(mask, T, k_BSKH.shape[1]), precision))
         implementation = "xla"
     if implementation == "auto":
         implementation = NATIVE_ATTENTION.get(platform() or "cpu", "xla")
@@ -124,13 +128,17 @@ def attend(
     rows = T // QUERY_CHUNKS
     is_whole = jax.export.is_symbolic_dim(T) or rows < SHORTEST_CHUNK
     if not mask.causal or is_whole or _shape_on_a_device(q_BTNH)[1] < T:
-        return attend_by_xla(q_BTNH, k_BSKH, v_BSKH, mask_BTS)
+        return attend_by_xla(q_BTNH, k_BSKH, v_BSKH, mask_BTS, precision=precision)
     assert mask_BTS is not None
     # The queries of a chunk see no key after it.
     ends = [rows * (chunk + 1) for chunk in range(QUERY_CHUNKS - 1)] + [T]
     chunks = [
         attend_by_xla(
-            q_BTNH[:, start:end], k_BSKH[:, :end], v_BSKH[:, :end], mask_BTS[:, start:end, :end]
+            q_BTNH[:, start:end],
+            k_BSKH[:, :end],
+            v_BSKH[:, :end],
+            mask_BTS[:, start:end, :end],
+            precision=precision,
         )
         for start, end in zip([0, *ends], ends, strict=False)
     ]
@@ -138,7 +146,12 @@ def attend(
 
 
 def attend_to_cache(
-    q_BTNH: jax.Array, k_BKHS: jax.Array, v_BKSH: jax.Array, mask_BTS: jax.Array
+    q_BTNH: jax.Array,
+    k_BKHS: jax.Array,
+    v_BKSH: jax.Array,
+    mask_BTS: jax.Array,
+    *,
+    precision: Precision = None,
 ) -> jax.Array:
     """Return the attention of the next T positions of each row to a cache, [B, T, N, H].
 
@@ -151,14 +164,15 @@ def attend_to_cache(
     # One dimension for the groups and queries: XLA's CPU backend is slower with two.
     q_BKGTH = jnp.moveaxis((q_BTNH * H**-0.5).reshape(B, T, K, N // K, H), 1, 3)
     q_BKRH = q_BKGTH.reshape(B, K, -1, H)
-    scores_BKRS = jnp.einsum("BKRH,BKHS->BKRS", q_BKRH, k_BKHS, preferred_element_type=jnp.float32)
+    product = functools.partial(jnp.einsum, precision=precision)
+    scores_BKRS = product("BKRH,BKHS->BKRS", q_BKRH, k_BKHS, preferred_element_type=jnp.float32)
     scores_BKGTS = scores_BKRS.reshape(B, K, N // K, T, -1)
     scores_BKGTS = _hide(scores_BKGTS, mask_BTS, jnp.finfo(jnp.float32).min)
     weights_BKGTS = jax.nn.softmax(scores_BKGTS, axis=-1)
     if (watcher := _watcher.get()) is not None:
         watcher(weights_BKGTS.reshape(B, N, T, -1))
     weights_BKRS = weights_BKGTS.reshape(B, K, N // K * T, -1).astype(v_BKSH.dtype)
-    y_BKGTH = jnp.einsum("BKRS,BKSH->BKRH", weights_BKRS, v_BKSH).reshape(q_BKGTH.shape)
+    y_BKGTH = product("BKRS,BKSH->BKRH", weights_BKRS, v_BKSH).reshape(q_BKGTH.shape)
     return jnp.moveaxis(y_BKGTH, 3, 1).reshape(q_BTNH.shape)
 
 
@@ -180,7 +194,12 @@ def attention_limit(
 
 
 def attend_by_xla(
-    q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, mask_BTS: jax.Array | None
+    q_BTNH: jax.Array,
+    k_BSKH: jax.Array,
+    v_BSKH: jax.Array,
+    mask_BTS: jax.Array | None,
+    *,
+    precision: Precision = None,
 ) -> jax.Array:
     """Return attention, [B, T, N, H], computed with two matrix products.
 
@@ -188,13 +207,15 @@ def attend_by_xla(
     query that may attend to no key gets the mean of the values.
     """
     q_BTKGH = _grouped(q_BTNH, k_BSKH)
-    return _softmax_mean(q_BTKGH, k_BSKH, v_BSKH, mask_BTS).reshape(q_BTNH.shape)
+    return _softmax_mean(precision, q_BTKGH, k_BSKH, v_BSKH, mask_BTS).reshape(q_BTNH.shape)
 
 
-def _weights(q_BTNH: jax.Array, k_BSKH: jax.Array, mask_BTS: jax.Array | None) -> jax.Array:
+def _weights(
+    q_BTNH: jax.Array, k_BSKH: jax.Array, mask_BTS: jax.Array | None, precision: Precision
+) -> jax.Array:
     """Return the attention weights, float32 [B, N, T, S]."""
     (B, T, N, _), S = q_BTNH.shape, k_BSKH.shape[1]
-    scores_BKGTS = _scores(_grouped(q_BTNH, k_BSKH), k_BSKH, mask_BTS)
+    scores_BKGTS = _scores(precision, _grouped(q_BTNH, k_BSKH), k_BSKH, mask_BTS)
     return jax.nn.softmax(scores_BKGTS, axis=-1).reshape(B, N, T, S)
 
 
@@ -205,17 +226,27 @@ def _grouped(q_BTNH: jax.Array, k_BSKH: jax.Array) -> jax.Array:
     return (q_BTNH * H**-0.5).reshape(B, T, K, N // K, H)
 
 
-def _scores(q_BTKGH: jax.Array, k_BSKH: jax.Array, mask_BTS: jax.Array | None) -> jax.Array:
+def _scores(
+    precision: Precision, q_BTKGH: jax.Array, k_BSKH: jax.Array, mask_BTS: jax.Array | None
+) -> jax.Array:
     """Return queries times keys, float32 [B, K, G, T, S]; masked scores are the lowest float32."""
     scores_BKGTS = jnp.einsum(
-        "BTKGH,BSKH->BKGTS", q_BTKGH, k_BSKH, preferred_element_type=jnp.float32
+        "BTKGH,BSKH->BKGTS",
+        q_BTKGH,
+        k_BSKH,
+        precision=precision,
+        preferred_element_type=jnp.float32,
     )
     return _hide(scores_BKGTS, mask_BTS, jnp.finfo(jnp.float32).min)
 
 
-@jax.custom_vjp
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _softmax_mean(
-    q_BTKGH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, mask_BTS: jax.Array | None
+    precision: Precision,
+    q_BTKGH: jax.Array,
+    k_BSKH: jax.Array,
+    v_BSKH: jax.Array,
+    mask_BTS: jax.Array | None,
 ) -> jax.Array:
     """Return the mean of the values, weighted by the softmax of the scores, [B, T, K, G, H].
 
@@ -223,25 +254,26 @@ def _softmax_mean(
     the softmax gradient's sum over the keys from the result (Dao et al. 2022, arXiv:2205.14135,
     appendix B.2). Both save passes over the scores, which are the largest arrays.
     """
-    return _softmax_mean_forward(q_BTKGH, k_BSKH, v_BSKH, mask_BTS)[0]
+    return _softmax_mean_forward(precision, q_BTKGH, k_BSKH, v_BSKH, mask_BTS)[0]
 
 
-def _softmax_mean_forward(q_BTKGH, k_BSKH, v_BSKH, mask_BTS):
-    scores_BKGTS = _scores(q_BTKGH, k_BSKH, mask_BTS)
+def _softmax_mean_forward(precision, q_BTKGH, k_BSKH, v_BSKH, mask_BTS):
+    scores_BKGTS = _scores(precision, q_BTKGH, k_BSKH, mask_BTS)
     highest_BKGT = jnp.max(scores_BKGTS, axis=-1)
     weights_BKGTS = jnp.exp(scores_BKGTS - highest_BKGT[..., None])
     sum_BTKG = jnp.moveaxis(jnp.sum(weights_BKGTS, axis=-1), 3, 1)
     weights_BKGTS = weights_BKGTS.astype(v_BSKH.dtype)
-    y_BTKGH = jnp.einsum("BKGTS,BSKH->BTKGH", weights_BKGTS, v_BSKH)
+    y_BTKGH = jnp.einsum("BKGTS,BSKH->BTKGH", weights_BKGTS, v_BSKH, precision=precision)
     y_BTKGH = (y_BTKGH / sum_BTKG[..., None]).astype(v_BSKH.dtype)
     return y_BTKGH, (q_BTKGH, k_BSKH, v_BSKH, mask_BTS, weights_BKGTS, sum_BTKG, y_BTKGH)
 
 
-def _softmax_mean_backward(residuals, gradient_BTKGH):
+def _softmax_mean_backward(precision, residuals, gradient_BTKGH):
+    product = functools.partial(jnp.einsum, precision=precision)
     q_BTKGH, k_BSKH, v_BSKH, mask_BTS, weights_BKGTS, sum_BTKG, y_BTKGH = residuals
     gradient_BTKGH = (gradient_BTKGH / sum_BTKG[..., None]).astype(v_BSKH.dtype)
-    v_gradient_BSKH = jnp.einsum("BKGTS,BTKGH->BSKH", weights_BKGTS, gradient_BTKGH)
-    weights_gradient_BKGTS = jnp.einsum(
+    v_gradient_BSKH = product("BKGTS,BTKGH->BSKH", weights_BKGTS, gradient_BTKGH)
+    weights_gradient_BKGTS = product(
         "BTKGH,BSKH->BKGTS", gradient_BTKGH, v_BSKH, preferred_element_type=jnp.float32
     )
     mean_BTKG = (gradient_BTKGH * y_BTKGH).astype(jnp.float32) @ jnp.ones(y_BTKGH.shape[-1])
@@ -249,8 +281,8 @@ def _softmax_mean_backward(residuals, gradient_BTKGH):
         weights_gradient_BKGTS - jnp.moveaxis(mean_BTKG, 1, 3)[..., None]
     )
     scores_gradient_BKGTS = _hide(scores_gradient_BKGTS, mask_BTS, 0).astype(q_BTKGH.dtype)
-    q_gradient_BTKGH = jnp.einsum("BKGTS,BSKH->BTKGH", scores_gradient_BKGTS, k_BSKH)
-    k_gradient_BSKH = jnp.einsum("BKGTS,BTKGH->BSKH", scores_gradient_BKGTS, q_BTKGH)
+    q_gradient_BTKGH = product("BKGTS,BSKH->BTKGH", scores_gradient_BKGTS, k_BSKH)
+    k_gradient_BSKH = product("BKGTS,BTKGH->BSKH", scores_gradient_BKGTS, q_BTKGH)
     return q_gradient_BTKGH, k_gradient_BSKH, v_gradient_BSKH, None
 
 

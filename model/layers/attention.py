@@ -55,6 +55,7 @@ class HeadProjections(nnx.Module):
         residual_std: float,
         qkv_bias: bool = False,
     ):
+        self.precision = numerics.precision
         self.num_kv_heads = num_kv_heads or num_heads
         self.head_dim = head_dim or width // num_heads
         if num_heads % self.num_kv_heads:
@@ -166,7 +167,14 @@ class Attention(HeadProjections):
         k_BSKH = constrain(k_BTKH, "batch", None, "kv_heads", "head_dim")
         v_BSKH = constrain(v_BTKH, "batch", None, "kv_heads", "head_dim")
         mask = AttentionMask(self.causal, self.window, segments_BT=segments_BT)
-        return attend(q_BTNH, k_BSKH, v_BSKH, mask, implementation=self.implementation)
+        return attend(
+            q_BTNH,
+            k_BSKH,
+            v_BSKH,
+            mask,
+            implementation=self.implementation,
+            precision=self.precision,
+        )
 
     def _with_cache(
         self, x_BTD: jax.Array, state: State, segments_BT: jax.Array | None
@@ -199,7 +207,7 @@ class Attention(HeadProjections):
         mask_BTS = visible(positions_BT, source_BS, causal=True, window=self.window)
         assert mask_BTS is not None
         mask_BTS &= (source_BS >= 0)[:, None]
-        return attend_to_cache(q_BTNH, k_BKHS, v_BKSH, mask_BTS), cache
+        return attend_to_cache(q_BTNH, k_BKHS, v_BKSH, mask_BTS, precision=self.precision), cache
 
     def _project(
         self, x_BTD: jax.Array, positions_BT: jax.Array
@@ -270,5 +278,5 @@ class CrossAttention(HeadProjections):
         """Map targets [B, T, D] to [B, T, D]; `source_mask_BS` (bool) is False at padding."""
         q_BTNH = constrain(self.query(x_BTD), "batch", "length", "heads", "head_dim")
         mask = AttentionMask(causal=False, window=None, source_mask_BS=source_mask_BS)
-        y_BTNH = attend(q_BTNH, *keys_values, mask, implementation="xla")
+        y_BTNH = attend(q_BTNH, *keys_values, mask, implementation="xla", precision=self.precision)
         return constrain(self.out(y_BTNH), "batch", "length", "width")

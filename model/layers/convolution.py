@@ -69,6 +69,7 @@ def convolution(
         kernel_metadata=named(*free, inputs, "channels_out"),
         bias_metadata=named("channels_out"),
         conv_general_dilated=_convolve,
+        precision=numerics.precision,
         dtype=numerics.dtype,
         param_dtype=numerics.param_dtype,
         rngs=rngs,

@@ -11,7 +11,7 @@ from flax import nnx
 
 from model.layers.int8 import Int8Kernel, int8_product
 from model.layers.linear import WEIGHT_STD, logits_head
-from model.layers.numerics import Numerics
+from model.layers.numerics import Numerics, Precision
 from model.layers.sharding import constrain, named
 
 
@@ -54,7 +54,7 @@ class TokenEmbedding(nnx.Module):
     def __init__(
         self, vocabulary_size: int, width: int, numerics: Numerics, rngs: nnx.Rngs, *, tied: bool
     ):
-        self.dtype = numerics.dtype
+        self.dtype, self.precision = numerics.dtype, numerics.precision
         self.tokens = embedding_table(vocabulary_size, width, "vocabulary", numerics, rngs)
         self.head = nnx.data(None)
         if not tied:
@@ -81,7 +81,7 @@ class TokenEmbedding(nnx.Module):
             if isinstance(table_VD, Int8Kernel):
                 logits_BTV = int8_product(x_BTD, table_VD)
             else:
-                logits_BTV = _decode_tied(x_BTD, table_VD.astype(self.dtype))
+                logits_BTV = _decode_tied(self.precision, x_BTD, table_VD.astype(self.dtype))
         return constrain(logits_BTV, "batch", "length", "vocabulary")
 
 
@@ -91,24 +91,28 @@ def soft_capped(logits: jax.Array, cap: float | None) -> jax.Array:
     return logits if cap is None else cap * jnp.tanh(logits / cap)
 
 
-@jax.custom_vjp
-def _decode_tied(x_BTD: jax.Array, table_VD: jax.Array) -> jax.Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _decode_tied(precision: Precision, x_BTD: jax.Array, table_VD: jax.Array) -> jax.Array:
     """Multiply vectors by the transposed table: logits, float32 [B, T, V].
 
     JAX computes the gradient of a kernel [D, V] as a product [V, D] and then transposes it.
     `parallel/onednn.py` relies on this. For the table [V, D] JAX would not transpose, so this
     backward pass computes a product [D, V] and transposes it.
     """
-    return jnp.einsum("BTD,VD->BTV", x_BTD, table_VD, preferred_element_type=jnp.float32)
+    return jnp.einsum(
+        "BTD,VD->BTV", x_BTD, table_VD, precision=precision, preferred_element_type=jnp.float32
+    )
 
 
-def _decode_tied_forward(x_BTD, table_VD):
-    return _decode_tied(x_BTD, table_VD), (x_BTD, table_VD)
+def _decode_tied_forward(precision, x_BTD, table_VD):
+    return _decode_tied(precision, x_BTD, table_VD), (x_BTD, table_VD)
 
 
-def _decode_tied_backward(residuals, logits_BTV):
+def _decode_tied_backward(precision, residuals, logits_BTV):
     x_BTD, table_VD = residuals
-    product = functools.partial(jax.lax.dot_general, preferred_element_type=jnp.float32)
+    product = functools.partial(
+        jax.lax.dot_general, precision=precision, preferred_element_type=jnp.float32
+    )
     kernel_DV = product(x_BTD, logits_BTV, (((0, 1), (0, 1)), ((), ())))
     x_gradient_BTD = product(logits_BTV, table_VD, (((2,), (0,)), ((), ())))
     return x_gradient_BTD.astype(x_BTD.dtype), kernel_DV.T.astype(table_VD.dtype)

@@ -17,6 +17,8 @@ import jax.numpy as jnp
 from flax.nnx.nn import dtypes
 from jax.typing import DTypeLike
 
+from model.layers.numerics import Precision
+
 LARGEST = 127
 """The largest value of a kernel or input; -128 is not used (symmetric quantisation)."""
 
@@ -64,15 +66,18 @@ def quantize(x: jax.Array, dimensions: tuple[int, ...]) -> tuple[jax.Array, jax.
     return jnp.round(x_float32 / scale).astype(jnp.int8), scale
 
 
-def multiply(x: jax.Array, kernel: Kernel, dtype: DTypeLike) -> jax.Array:
+def multiply(
+    x: jax.Array, kernel: Kernel, dtype: DTypeLike, precision: Precision = None
+) -> jax.Array:
     """Multiply x [..., *inputs] by a kernel [*inputs, *outputs], without scanned layers. Computes
     in `dtype` and returns `dtype` [..., *outputs].
 
-    A float kernel has one input dimension.
+    A float kernel has one input dimension. `precision`: as in `Numerics`, for a float kernel.
     """
     if isinstance(kernel, Int8Kernel):
         return int8_product(x, kernel).astype(dtype)
-    return jax.lax.dot_general(x, kernel.astype(dtype), (((x.ndim - 1,), (0,)), ((), ())))
+    dimensions = (((x.ndim - 1,), (0,)), ((), ()))
+    return jax.lax.dot_general(x, kernel.astype(dtype), dimensions, precision=precision)
 
 
 def int8_product(x: jax.Array, kernel: Int8Kernel) -> jax.Array:

@@ -42,6 +42,7 @@ def linear(
         promote_dtype=promote_dtype,
         dot_general=dot_general,
         preferred_element_type=preferred_element_type,
+        precision=numerics.precision,
         dtype=numerics.dtype,
         param_dtype=numerics.param_dtype,
         rngs=rngs,

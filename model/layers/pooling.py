@@ -29,7 +29,7 @@ class Pool(nnx.Module):
     ):
         if kind not in POOLINGS:
             raise ValueError(f"pooling {kind!r}: choose from {POOLINGS}")
-        self.kind, self.num_heads = kind, num_heads
+        self.kind, self.num_heads, self.precision = kind, num_heads, numerics.precision
         self.query = self.key_value = self.dense = nnx.data(None)
         if kind == "first_dense":
             self.dense = linear(width, width, ("embed", "mlp"), numerics, rngs, use_bias=True)
@@ -74,4 +74,5 @@ class Pool(nnx.Module):
         query_NH = self.query[...].astype(x_BTD.dtype)
         q_B1NH = jnp.broadcast_to(query_NH, (x_BTD.shape[0], 1, *query_NH.shape))
         mask = AttentionMask(causal=False, window=None, source_mask_BS=real_BT)
-        return attend(q_B1NH, key_value[:, :, 0], key_value[:, :, 1], mask, implementation="xla")
+        k_BTNH, v_BTNH = key_value[:, :, 0], key_value[:, :, 1]
+        return attend(q_B1NH, k_BTNH, v_BTNH, mask, implementation="xla", precision=self.precision)

@@ -48,7 +48,8 @@ def rotary(
     """
     frequency_h = rotary_frequencies(x_BTNH.shape[-1] // 2, base, scaling)
     angle_BT1h = positions_BT[:, :, None, None].astype(jnp.float32) * frequency_h
-    cos, sin = jnp.cos(angle_BT1h), jnp.sin(angle_BT1h)
+    # The barrier keeps XLA from computing both again for each head, layer and gradient.
+    cos, sin = jax.lax.optimization_barrier((jnp.cos(angle_BT1h), jnp.sin(angle_BT1h)))
     first, second = jnp.split(x_BTNH.astype(jnp.float32), 2, axis=-1)
     rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
     return rotated.astype(x_BTNH.dtype)

@@ -245,6 +245,7 @@ SETTABLE = {
     "mesh.tensor": ({"mesh.data": "1"}, "-1", -1),
     "mesh.sequence": ({}, "4", 4),
     "precision.compute_dtype": ({}, "bfloat16", "bfloat16"),
+    "precision.products": ({}, "bfloat16", "bfloat16"),
     "precision.parameter_dtype": ({}, "bfloat16", "bfloat16"),
     "checkpoint.every_steps": ({}, "10", 10),
     "checkpoint.keep_last": ({}, "5", 5),

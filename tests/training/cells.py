@@ -140,6 +140,7 @@ STEADY = {
     "optimizer.schedule": "constant",
     "optimizer.warmup_steps": "0",
     "precision.compute_dtype": "float32",
+    "precision.products": "float32",
 }
 """Every step moves in proportion to its gradient."""
 

@@ -1,4 +1,4 @@
-"""Products by oneDNN: what they give, which programs take them, and where they are refused."""
+"""Products by oneDNN: what they give, which programs take them, where they are selected."""
 
 import contextlib
 import functools
@@ -12,7 +12,7 @@ import pytest
 from jax._src import compilation_cache
 
 from configs.errors import UsageError
-from parallel import onednn
+from parallel import onednn, products
 from parallel.feeding import put_batch
 from parallel.mesh import make_mesh
 from tests.training import runs
@@ -45,20 +45,25 @@ def compiled(function, *arguments) -> tuple:
     return program(*arguments), program.as_text()
 
 
+def use_onednn():
+    onednn.check()
+    products.use_library("onednn")
+
+
 @pytest.fixture
 def by_onednn():
-    """Both ways of a function: as XLA has it, and with `install_onednn_lowerings`."""
+    """Both ways of a function: as XLA has it, and with oneDNN's products."""
 
     def both(function, *arguments):
         plain, _ = compiled(function, *arguments)
         with contextlib.nullcontext() if THERE else pytest.raises(jax.errors.JaxRuntimeError):
-            onednn.install_onednn_lowerings()
+            use_onednn()
         found, text = compiled(function, *arguments)
         return plain, found, text
 
-    onednn.remove_onednn_lowerings()
+    products.remove_rules()
     yield both
-    onednn.remove_onednn_lowerings()
+    products.remove_rules()
 
 
 def assert_same(ours, xlas):
@@ -74,8 +79,8 @@ def draw(*shapes):
 @pytest.fixture
 def at_any_size(monkeypatch):
     """Rows by kernels too, of which XLA keeps the small ones, are multiplied by oneDNN."""
-    monkeypatch.setattr(onednn, "FEW_ROWS", 0)
-    monkeypatch.setattr(onednn, "SMALLEST_OF_ROWS", 0)
+    monkeypatch.setattr(products, "FEW_ROWS", 0)
+    monkeypatch.setattr(products, "SMALLEST_OF_ROWS", 0)
 
 
 @pytest.mark.usefixtures("at_any_size")
@@ -91,10 +96,10 @@ def test_a_product_and_its_gradients_are_those_of_xla(by_onednn, equation, left,
 
 
 @pytest.mark.usefixtures("at_any_size")
-@pytest.mark.parametrize(("channels", "features", "products"), [(16, 32, 2), (80, 96, 9)])
+@pytest.mark.parametrize(("channels", "features", "count"), [(16, 32, 2), (80, 96, 9)])
 @pytest.mark.parametrize("options", CONVOLUTIONS)
 def test_a_convolution_and_its_gradients_are_those_of_xla(
-    by_onednn, options, channels, features, products
+    by_onednn, options, channels, features, count
 ):
     """Of few channels in patches, forward too; of many a kernel's gradient place by place."""
     numbers = ("NHWC", "HWIO", "NHWC")
@@ -106,7 +111,7 @@ def test_a_convolution_and_its_gradients_are_those_of_xla(
 
     shapes = (4, 12, 10, channels), (3, 3, channels, features)
     plain, found, text = by_onednn(both_ways, *draw(*shapes))
-    assert text.count(onednn.MATMUL) == (products if THERE else 0)
+    assert text.count(onednn.MATMUL) == (count if THERE else 0)
     assert_same(found, plain)
 
 
@@ -115,8 +120,8 @@ def test_a_convolution_and_its_gradients_are_those_of_xla(
     [
         ("MK,MN->KN", (8, 8), (8, 8)),
         ("MK,K->M", (512, 512), (512,)),
-        ("BU,UGV->BGV", (onednn.FEW_ROWS, 512), (512, 4, 512)),
-        ("BV,UV->BU", (onednn.FEW_ROWS, 2048), (512, 2048)),
+        ("BU,UGV->BGV", (products.FEW_ROWS, 512), (512, 4, 512)),
+        ("BV,UV->BU", (products.FEW_ROWS, 2048), (512, 2048)),
         ("BTNH,NHD->BTD", (8, 64, 4, 32), (4, 32, 128)),
     ],
 )
@@ -147,10 +152,10 @@ def test_what_is_spread_over_devices_stays_with_xla(by_onednn):
     assert onednn.MATMUL not in text
 
 
-def losses(recipe: str, products: str) -> list[float]:
+def losses(recipe: str, library: str) -> list[float]:
     """Of three steps of a narrow recipe on one device."""
-    config = runs.load(recipe, train__matrix_products=products, mesh__data="1")
-    onednn.select_matrix_products(config, make_mesh(config))
+    config = runs.load(recipe, train__matrix_products=library, mesh__data="1")
+    products.select_products(config, make_mesh(config))
     program = runs.as_users_have_it(runs.build(config))
     state, found = program.initialize(), []
     for batch in runs.batches(config, 3):
@@ -194,11 +199,11 @@ def test_its_programs_are_not_given_to_the_writer_that_can_not_write_them(monkey
         compilation_cache.put_executable_and_time("key", function.__name__, executable, None, 1)
 
     with contextlib.nullcontext() if THERE else pytest.raises(jax.errors.JaxRuntimeError):
-        onednn.install_onednn_lowerings()
+        use_onednn()
     keep(jnp.matmul)
     keep(jnp.add)
     assert kept == (["add"] if THERE else ["matmul", "add"])
-    onednn.remove_onednn_lowerings()
+    products.use_library("xla")
     keep(jnp.matmul)
     assert kept[-1] == "matmul"
 
@@ -206,7 +211,7 @@ def test_its_programs_are_not_given_to_the_writer_that_can_not_write_them(monkey
 def test_several_devices_are_refused(by_onednn):
     config = runs.load("digits_cnn", train__matrix_products="onednn", mesh__data="8")
     with pytest.raises(UsageError) as error:
-        onednn.select_matrix_products(config, make_mesh(config))
+        products.select_products(config, make_mesh(config))
     assert str(error.value) == (
         "train.matrix_products=onednn is made for one CPU device, and the mesh has 8 of cpu: "
         "use xla"
@@ -217,6 +222,42 @@ def test_where_it_fails_all_stays_and_the_run_is_refused(by_onednn, monkeypatch)
     monkeypatch.setattr(onednn, "MATMUL", "__nobody$knows")
     config = runs.load("digits_cnn", train__matrix_products="onednn", mesh__data="1")
     with pytest.raises(UsageError, match=r"does not work here \(.*nobody.*\): use xla"):
-        onednn.select_matrix_products(config, make_mesh(config))
+        products.select_products(config, make_mesh(config))
     _, text = compiled(jnp.matmul, *draw((64, 64), (64, 64)))
     assert "__nobody$knows" not in text
+
+
+def selected(monkeypatch, *, gain: float, manifest=None, **fields: str) -> str:
+    """What is selected where oneDNN works and is `gain` times as fast as XLA."""
+    monkeypatch.setattr(onednn, "check", lambda: None)
+    monkeypatch.setattr(products, "_gain", lambda: gain)
+    config = runs.load("digits_cnn", **({"mesh__data": "1"} | fields))
+    return products.select_products(config, make_mesh(config), manifest)
+
+
+def test_auto_takes_onednn_for_bfloat16_on_one_device_where_it_is_much_faster(
+    by_onednn, monkeypatch
+):
+    in_bfloat16 = {"precision__products": "bfloat16"}
+    assert selected(monkeypatch, gain=2.1, **in_bfloat16) == "onednn"
+    assert selected(monkeypatch, gain=1.9, **in_bfloat16) == "xla"
+    assert selected(monkeypatch, gain=9) == "xla"
+    assert selected(monkeypatch, gain=9, mesh__data="8", **in_bfloat16) == "xla"
+
+
+def test_a_resumed_run_keeps_what_it_took_unless_told_otherwise(by_onednn, monkeypatch):
+    in_bfloat16 = {"precision__products": "bfloat16"}
+    took = {name: {"history": {"matrix_products": name}} for name in products.LIBRARIES}
+    assert selected(monkeypatch, gain=1, manifest=took["onednn"], **in_bfloat16) == "onednn"
+    assert selected(monkeypatch, gain=9, manifest=took["xla"], **in_bfloat16) == "xla"
+    asked = in_bfloat16 | {"train__matrix_products": "xla"}
+    assert selected(monkeypatch, gain=9, manifest=took["onednn"], **asked) == "xla"
+    # Nowhere else is it an error that the run began with it.
+    elsewhere = in_bfloat16 | {"mesh__data": "8"}
+    assert selected(monkeypatch, gain=9, manifest=took["onednn"], **elsewhere) == "xla"
+
+
+def test_auto_stays_with_xla_where_onednn_fails(by_onednn, monkeypatch):
+    monkeypatch.setattr(onednn, "MATMUL", "__nobody$knows")
+    config = runs.load("digits_cnn", precision__products="bfloat16", mesh__data="1")
+    assert products.select_products(config, make_mesh(config)) == "xla"

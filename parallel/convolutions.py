@@ -1,0 +1,142 @@
+"""Convolutions computed by matrix products, where these are faster on a CPU."""
+
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+MAX_WINDOW = 64
+"""Largest window (8 x 8) for which products compute a convolution or its kernel gradient."""
+
+MAX_PATCH_CHANNELS, MAX_PATCH_BYTES = 64, 2**25
+"""Limits for a convolution by patches. With more input channels, XLA's convolution is faster. The
+patches of a layer occupy memory from its forward pass to its backward pass."""
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """Computes a convolution of channels-last arrays by matrix products.
+
+    For each element of the window, lhs is sliced at all output positions. These slices are the left
+    operands of the products.
+
+    `specs`: the `dimension_numbers` of `lax.conv_general_dilated`. `strides`, `padding` and
+    `dilation` (of rhs) have an entry for each spatial dimension.
+    """
+
+    specs: lax.ConvDimensionNumbers
+    strides: Sequence[int]
+    padding: Sequence[tuple[int, int]]
+    dilation: Sequence[int]
+
+    def forward(
+        self,
+        lhs: jax.Array,
+        rhs: jax.Array,
+        shape: Sequence[int],
+        precision: lax.PrecisionLike = None,
+    ) -> jax.Array:
+        """Compute the convolution as one product of patches and kernel.
+
+        `shape`: the shape of the result. `precision`: that of the product.
+        """
+        out_features, in_features, *window = self.specs.rhs_spec
+        positions = [shape[d] for d in self.specs.out_spec[2:]]
+        sizes = [rhs.shape[d] for d in window]
+        rows = self._rows(lhs, sizes, self.dilation, positions, self.strides)
+        patches = lax.concatenate(rows, self.specs.lhs_spec[1])
+        kernel = lax.transpose(rhs, (*window, in_features, out_features))
+        kernel = kernel.reshape(-1, rhs.shape[out_features])
+        dimensions = (((patches.ndim - 1,), (0,)), ((), ()))
+        return lax.dot_general(patches, kernel, dimensions, precision=precision)
+
+    def kernel_gradient(
+        self,
+        lhs: jax.Array,
+        rhs: jax.Array,
+        shape: Sequence[int],
+        precision: lax.PrecisionLike = None,
+    ) -> jax.Array:
+        """Compute a convolution that has few output positions and a large window.
+
+        The gradient of a kernel is such a convolution. It is computed as one product with the
+        patches of the forward pass or, if they would be too large, as one product for each output
+        position.
+
+        `shape`: the shape of the result. `precision`: that of the products.
+        """
+        channels, features, *spatial = self.specs.lhs_spec
+        _, in_features, *window = self.specs.rhs_spec
+        sizes = [shape[d] for d in self.specs.out_spec]
+        positions = [rhs.shape[d] for d in window]
+        rows = self._rows(lhs, sizes[2:], self.strides, positions, self.dilation)
+        if suits_patches(lhs.shape[channels], sizes[1], len(rows) * rows[0].size):
+            rows = [lax.concatenate(rows, channels)]
+        contracting = ((features, *spatial), (in_features, *window))
+        dimensions = (contracting, ((), ()))
+        products = [lax.dot_general(one, rhs, dimensions, precision=precision) for one in rows]
+        found = jnp.concatenate(products).reshape(*sizes[2:], *sizes[:2])
+        # [*places, channels, out features] -> [channels, out features, *places] -> out_spec
+        order = [len(sizes) - 2, len(sizes) - 1, *range(len(sizes) - 2)]
+        return lax.transpose(
+            found, [order[self.specs.out_spec.index(d)] for d in range(len(order))]
+        )
+
+    def _rows(self, lhs, places, between_places, positions, between_positions) -> list[jax.Array]:
+        pads = [(0, 0, 0)] * lhs.ndim
+        for d, (low, high) in zip(self.specs.lhs_spec[2:], self.padding, strict=True):
+            pads[d] = (low, high, 0)
+        lhs = lax.pad(lhs, jnp.zeros((), lhs.dtype), pads)
+        rows = []
+        for place in itertools.product(*map(range, places)):
+            start, step, limit = [0] * lhs.ndim, [1] * lhs.ndim, list(lhs.shape)
+            for n, d in enumerate(self.specs.lhs_spec[2:]):
+                start[d], step[d] = place[n] * between_places[n], between_positions[n]
+                limit[d] = start[d] + (positions[n] - 1) * between_positions[n] + 1
+            rows.append(lax.slice(lhs, start, limit, step))
+        return rows
+
+
+def convolution_method(
+    lhs: Sequence[int], rhs: Sequence[int], result: Sequence[int], options: Mapping[str, Any]
+) -> Callable[..., jax.Array] | None:
+    """Return the method of `Convolution` that computes a convolution faster than XLA; None if there
+    is none.
+
+    `lhs`, `rhs`, `result`: the shapes. `options`: the parameters of JAX's primitive.
+    """
+    if any(factor > 1 for factor in options["lhs_dilation"]):
+        return None
+    if options["feature_group_count"] * options["batch_group_count"] > 1:
+        return None
+    specs = options["dimension_numbers"]
+    ours = Convolution(
+        specs, options["window_strides"], options["padding"], options["rhs_dilation"]
+    )
+    places = math.prod(result[d] for d in specs.out_spec[2:])
+    window = math.prod(rhs[d] for d in specs.rhs_spec[2:])
+    if places <= min(MAX_WINDOW, window):
+        return ours.kernel_gradient
+    channels, last = lhs[specs.lhs_spec[1]], len(lhs) - 1
+    size = lhs[specs.lhs_spec[0]] * places * window * channels
+    if (
+        window <= MAX_WINDOW
+        and specs.lhs_spec == specs.out_spec == (0, last, *range(1, last))
+        and suits_patches(channels, rhs[specs.rhs_spec[0]], size)
+    ):
+        return ours.forward
+    return None
+
+
+def suits_patches(channels: int, out_features: int, size: int) -> bool:
+    """Return whether a convolution is faster as a product of patches.
+
+    `channels`, `out_features`: the numbers of input and output channels.
+    `size`: the number of elements of all patches.
+    """
+    return channels <= min(out_features, MAX_PATCH_CHANNELS) and 4 * size <= MAX_PATCH_BYTES
