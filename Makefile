@@ -40,7 +40,7 @@ test-server: $(READY)
 
 # Layers and losses against PyTorch's, models against those of transformers, with the same weights.
 parity: $(VENV)/.bench
-	$(BIN)/python -m pytest -n 2 --dist worksteal tests/parity
+	$(BIN)/python -m pytest -n 2 --dist worksteal tests/parity tests/benchmarks/test_train_step.py
 
 $(VENV)/.bench: $(READY)
 	@echo "Adding PyTorch and other peers to $(VENV) (once)"
