@@ -4,8 +4,8 @@ A row is a dictionary with
 
 - `kind`, a key of `KINDS`, and the sizes of the model and of the batch, keys of `FIELDS` and
   `SIZES`;
-- `dtype`, `products`, `matrix_products`, `dropout`: settings of Triform's side, in `FIELDS` too; by
-  default, activations are bfloat16, products are XLA's, and nothing is dropped;
+- `learning_rate` and `dropout`, of both sides, and `dtype`, `products` and `matrix_products`, of
+  Triform's (`DEFAULTS`);
 - `autocast`: the dtype of PyTorch's products; by default `dtype`;
 - `shortest`: the length of the shortest texts or recordings, as a share of the longest;
 - `decode`: if given, a step generates this many tokens greedily, from an empty cache of `length`
@@ -26,7 +26,7 @@ from configs.reading.recipes import load_config
 from configs.schema.config import Config
 
 Row = Mapping[str, Any]
-LEARNING_RATE, BETA2 = 1e-4, 0.95
+BETA2 = 0.95
 KEPT_BATCHES = 4
 
 FIELDS = {
@@ -45,6 +45,7 @@ FIELDS = {
     "kernel": "model.convolution_size",
     "subsampling_channels": "model.subsampling_channels",
     "dropout": "model.dropout",
+    "learning_rate": "optimizer.learning_rate",
     "dtype": "precision.compute_dtype",
     "products": "precision.products",
     "matrix_products": "train.matrix_products",
@@ -60,11 +61,10 @@ SIZES = {
 """The argument of `invented_spec` that a key of a row sets; `size` and `colours`, the side and the
 channels of an image, set `image_shape`."""
 
-DEFAULTS = {"dtype": "bfloat16", "matrix_products": "xla", "dropout": 0}
+DEFAULTS = {"dtype": "bfloat16", "matrix_products": "xla", "dropout": 0, "learning_rate": 1e-4}
 
 TRAINING = {
     "optimizer.name": "adamw",
-    "optimizer.learning_rate": LEARNING_RATE,
     "optimizer.schedule": "constant",
     "optimizer.warmup_steps": 0,
     "optimizer.weight_decay": 0,

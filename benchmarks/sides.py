@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.measuring import Side, Work, alternate
-from benchmarks.rows import BETA2, DEFAULTS, KINDS, LEARNING_RATE, Row, batches, load
+from benchmarks.rows import BETA2, DEFAULTS, KINDS, Row, batches, load
 
 SIDES = ("triform", "eager", "compiled")
 
@@ -187,7 +187,7 @@ def torch_trainer(row: Row, model, device, compiled: bool) -> Callable[[int], li
     learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(
         learnt,
-        lr=LEARNING_RATE,
+        lr=(DEFAULTS | row)["learning_rate"],
         betas=(0.9, BETA2),
         weight_decay=0.0,
         fused=device.type == "cuda",

@@ -5,7 +5,7 @@ python benchmarks/train_step.py [ROW ...] [--column=NAME ...] [--turns=24] [--js
 
 Needs the `bench` extra. Each row is measured in three pairs, the columns:
 
-- `float32`: both sides multiply in float32;
+- `float32`: both sides multiply in float32, Triform by oneDNN, which PyTorch has too;
 - `bfloat16`: both sides multiply in bfloat16, Triform by `precision.products`, PyTorch by autocast;
 - `recipe`, which is unequal: each side as it comes. Triform multiplies as the row's recipe says,
   PyTorch in float32, eagerly. Both have the recipe's dropout; in the other columns, nothing is
@@ -37,7 +37,7 @@ from configs.errors import UsageError
 from configs.reading.command_line import Flag, parse_command_line, run_verb
 from configs.reading.recipes import load_config
 
-COMMON = {"dtype": "float32", "matrix_products": "auto", "together": True}
+COMMON = {"dtype": "float32", "together": True}
 DECODER = COMMON | {"kind": "gpt2", "vocabulary": 67, "recipe": "shakespeare_char"}
 LSTM = COMMON | {
     "kind": "lstm", "length": 35, "batch": 20, "vocabulary": 10_000, "recipe": "text_lstm",
@@ -76,8 +76,8 @@ that of 94 % on the Free Spoken Digit Dataset. A quarter of the texts is padding
 third of the recordings (there, 44 %)."""
 
 COLUMNS = {
-    "float32": {"products": "float32", "autocast": "float32"},
-    "bfloat16": {"products": "bfloat16", "autocast": "bfloat16"},
+    "float32": {"products": "float32", "autocast": "float32", "matrix_products": "onednn"},
+    "bfloat16": {"products": "bfloat16", "autocast": "bfloat16", "matrix_products": "auto"},
     "recipe": {"autocast": "float32"},
 }
 """What a column changes in a row."""

@@ -15,8 +15,11 @@ TOY = {
     "decoder_4x128": {"width": 32, "depth": 2, "heads": 2, "length": 16, "batch": 2},
     "lstm_2x200": {"width": 16, "depth": 2, "length": 8, "batch": 2, "vocabulary": 67},
     "cnn_32_64": {"channels": (4, 8), "width": 16, "size": 8, "batch": 4},
-    "resnet18_32": {"width": 4, "size": 16, "batch": 4},
-    "vit_ti16_224": {"width": 24, "depth": 2, "patch": 4, "size": 16, "batch": 4, "classes": 10},
+    "resnet18_32": {"width": 4, "size": 16, "batch": 4, "learning_rate": 1e-2},
+    "vit_ti16_224": {
+        "width": 24, "depth": 2, "patch": 4, "size": 16, "batch": 4, "classes": 10,
+        "learning_rate": 1e-2,
+    },
     "translation_3x192": {
         "width": 32, "depth": 2, "hidden": 24, "vocabulary": 67, "source_length": 9,
         "target_length": 7, "batch": 4,
@@ -25,7 +28,8 @@ TOY = {
         "width": 32, "depth": 2, "kernel": 5, "mels": 10, "frames": 64, "batch": 4,
     },
 }  # fmt: skip
-"""Sizes for a row of each kind."""
+"""Sizes for a row of each kind. Where logits start at 0, a small learning rate would hide what the
+rest of the model computes."""
 
 
 def toy(name: str, column: str) -> dict:
