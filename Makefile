@@ -1,6 +1,6 @@
 # The commands of a user: `make train`, `make test`, `make setup`; `make test-full` for longer tests,
-# `make test-server` for a server under attack, `make parity` for those against PyTorch; for
-# accelerators `make tpu-check`, `make gpu-run`.
+# `make test-server` for a server under attack, `make parity` for those against PyTorch, `make
+# bench-quick` for the speed of a change; for accelerators `make tpu-check`, `make gpu-run`.
 # A set-up is done once; `.venv/.ready` remembers of which files.
 
 PYTHON ?= $(shell command -v python3.11 >/dev/null 2>&1 && python3.11 -c 'import ensurepip' 2>/dev/null && echo python3.11 || \
@@ -10,7 +10,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 WORKDIR ?= runs/python_stdlib
 
-.PHONY: setup train test test-full test-server parity lint tpu-check gpu-run gpu-check bench-gpu wheels golden clean-venv
+.PHONY: setup train test test-full test-server parity bench-quick lint tpu-check gpu-run gpu-check bench-gpu wheels golden clean-venv
 
 setup: $(READY)
 
@@ -40,12 +40,17 @@ test-server: $(READY)
 
 # Layers and losses against PyTorch's, models against those of transformers, with the same weights.
 parity: $(VENV)/.bench
-	$(BIN)/python -m pytest -n 2 --dist worksteal tests/parity
+	$(BIN)/python -m pytest -n 2 --dist worksteal tests/parity tests/benchmarks/test_train_step.py
 
 $(VENV)/.bench: $(READY)
 	@echo "Adding PyTorch and other peers to $(VENV) (once)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	@touch $@
+
+# Whether this tree is slower than the last commit, or with BASE=COMMIT than that tree: step, loop,
+# input and start, in turns; under three minutes.
+bench-quick: $(READY)
+	$(BIN)/python benchmarks/quick.py $(if $(BASE),--base=$(BASE))
 
 lint: $(READY)
 	$(BIN)/ruff check .

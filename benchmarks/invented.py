@@ -37,9 +37,18 @@ def invented_spec(
 
 
 def batch(
-    config: Config, spec: DataSpec, step: int, *, rows: int | None = None
+    config: Config,
+    spec: DataSpec,
+    step: int,
+    *,
+    rows: int | None = None,
+    shortest: float | None = None,
 ) -> dict[str, np.ndarray]:
-    """Return a batch of random rows (default: a global batch), which depends only on `step`."""
+    """Return a batch of random rows (default: a global batch), which depends only on `step`.
+
+    shortest: the smallest length of recordings, transcripts and pairs of texts, as a share of the
+        largest. Default: half of it for recordings, 0 for transcripts, 1 token for texts.
+    """
     random, B = np.random.default_rng(step), rows or config.data.global_batch_size
     weights = np.ones(B, np.float32)
     if config.task.model_output == "classes":
@@ -49,12 +58,12 @@ def batch(
         image = random.integers(0, 256, (B, *spec.image_shape), dtype=np.uint8)
         return {"image": image, **labelled}
     if config.data.modality.endswith("_sound"):
-        made = _frames(random, B, spec)
+        made = _frames(random, B, spec, shortest)
         if config.task.model_output == "classes":
             return made | labelled
-        return made | _transcripts(random, B, spec) | {"weights": weights}
+        return made | _transcripts(random, B, spec, shortest) | {"weights": weights}
     if config.data.modality == "text_pairs":
-        return _pairs(random, spec, B)
+        return _pairs(random, B, spec, shortest)
     T = config.data.sequence_length
     tokens = random.integers(0, spec.vocabulary_size, (B, T + 1), dtype=np.int32)
     if config.data.modality == "labelled_text":
@@ -81,28 +90,45 @@ def train_losses(program, state, spec: DataSpec, steps: int) -> list[float]:
     return losses
 
 
-def _frames(random: np.random.Generator, B: int, spec: DataSpec) -> dict[str, np.ndarray]:
-    """Return random recordings of `max_frames` / 2 to `max_frames` frames, padded to
-    `max_frames`."""
+def _real(
+    random: np.random.Generator, B: int, T: int, least: int, shortest: float | None
+) -> np.ndarray:
+    """Return where rows of random lengths are real and not padding, bool [B, T].
+
+    least: the smallest length if `shortest`, a share of T, is None.
+    """
+    if shortest is not None:
+        least = round(shortest * T)
+    return np.arange(T) < random.integers(least, T + 1, (B, 1))
+
+
+def _frames(
+    random: np.random.Generator, B: int, spec: DataSpec, shortest: float | None
+) -> dict[str, np.ndarray]:
+    """Return random recordings, padded to `max_frames` frames."""
     T = spec.max_frames
     frames = random.normal(size=(B, T, spec.num_mels)).astype(np.float32)
-    real = np.arange(T) < random.integers(T // 2, T + 1, (B, 1))
+    real = _real(random, B, T, T // 2, shortest)
     return {"frames": frames * real[:, :, None], "segments": real.astype(np.int32)}
 
 
-def _transcripts(random: np.random.Generator, B: int, spec: DataSpec) -> dict[str, np.ndarray]:
-    """Return random transcripts, padded to `max_labels`; some may be empty."""
+def _transcripts(
+    random: np.random.Generator, B: int, spec: DataSpec, shortest: float | None
+) -> dict[str, np.ndarray]:
+    """Return random transcripts, padded to `max_labels`."""
     L = spec.max_labels
     labels = random.integers(0, spec.vocabulary_size, (B, L), dtype=np.int32)
-    there = np.arange(L) < random.integers(0, L + 1, (B, 1))
+    there = _real(random, B, L, 0, shortest)
     return {"labels": labels * there, "label_weights": there.astype(np.float32)}
 
 
-def _pairs(random: np.random.Generator, spec: DataSpec, B: int) -> dict[str, np.ndarray]:
-    """Return random source and target texts, padded to their maximum lengths; none is empty."""
+def _pairs(
+    random: np.random.Generator, B: int, spec: DataSpec, shortest: float | None
+) -> dict[str, np.ndarray]:
+    """Return random source and target texts, padded to their maximum lengths."""
     real, found = {}, {}
     for side, T in (("source", spec.max_source_length), ("targets", spec.max_length)):
-        real[side] = np.arange(T) < random.integers(1, T + 1, (B, 1))
+        real[side] = _real(random, B, T, 1, shortest)
         found[side] = random.integers(1, spec.vocabulary_size, (B, T), dtype=np.int32)
         found[side] *= real[side]
     return {

@@ -163,17 +163,19 @@ def start_verb(
     *arguments: str,
     options: Sequence[str] = (),
     environment: Mapping[str, Any] | None = None,
+    tree: Path = ROOT,
     **files: Any,
 ) -> subprocess.Popen:
     """Start a program such as train.py, as a user would.
 
     options: options of the Python interpreter.
     environment: variables to add to the environment of this process.
+    tree: the root of the tree with the program.
     files: `stdout` and others, as in `subprocess.Popen`.
     """
     own = {name: str(value) for name, value in (environment or {}).items()}
-    command = [sys.executable, *options, str(ROOT / verb), *arguments]
-    return subprocess.Popen(command, cwd=ROOT, env=os.environ | own, **files)
+    command = [sys.executable, *options, str(tree / verb), *arguments]
+    return subprocess.Popen(command, cwd=tree, env=os.environ | own, **files)
 
 
 def overrides(fields: Mapping[str, Any]) -> list[str]:

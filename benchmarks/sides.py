@@ -1,33 +1,26 @@
 """Builds a row's model in Triform and in PyTorch, with the same weights, batches and optimizer.
 
-Both start from the same float32 weights. They compute in the row's `dtype` (default: bfloat16); for
+Both start from the same float32 weights. They compute in the dtypes of the row (`rows.py`); for
 this, PyTorch uses autocast, or in decoding weights of that dtype. Both train with AdamW and
 gradient clipping. PyTorch uses its fused attention, and on a GPU its fused optimizer.
-
-A row of a benchmark's table is a dictionary with `kind` (`gpt2`, `llama`, `lstm` or `cnn`),
-`batch`, and the sizes of the model. If it has `decode`, a step generates that many tokens greedily,
-from an empty cache of `length` positions; else a step is a train step. `products` is the setting
-`train.matrix_products`.
 """
 
+import importlib
 import os
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from benchmarks.measuring import ROOT, Side, Work, alternate
+from benchmarks.measuring import Side, Work, alternate
+from benchmarks.rows import BETA2, DEFAULTS, KINDS, Row, batches, load
 
 SIDES = ("triform", "eager", "compiled")
-LEARNING_RATE, BETA2 = 1e-4, 0.95
-RECIPES = {"gpt2": "gpt2_124m", "llama": "llama_1b", "lstm": "gpt2_124m", "cnn": "digits_cnn"}
-KEPT_BATCHES = 4
 
 
 def measure(
-    row: dict[str, Any], names: Sequence[str], *, turns: int, seconds: float, warm_up: int = 3
+    row: Row, names: Sequence[str], *, turns: int, seconds: float, warm_up: int = 3
 ) -> dict[str, Side]:
     """Return the sides of a row, by name, after `turns` turns of each.
 
@@ -50,7 +43,7 @@ def measure(
         return sides
 
 
-def build(side: str, row: dict[str, Any], folder: Path) -> Work:
+def build(side: str, row: Row, folder: Path) -> Work:
     """Build a side. Triform's side must be built first: it writes its initial weights to `folder`,
     and PyTorch's sides read them."""
     if side == "triform":
@@ -58,56 +51,10 @@ def build(side: str, row: dict[str, Any], folder: Path) -> Work:
     return torch_side(row, folder, compiled=side == "compiled")
 
 
-def load(row: dict[str, Any]):
-    """Return the configuration of a row, and the `DataSpec` of its data."""
-    from benchmarks.invented import invented_spec
-    from configs.reading.recipes import load_config
-
-    fields = {
-        "data.global_batch_size": row["batch"],
-        "model.width": row["width"],
-        "optimizer.name": "adamw",
-        "optimizer.learning_rate": LEARNING_RATE,
-        "optimizer.schedule": "constant",
-        "optimizer.warmup_steps": 0,
-        "optimizer.weight_decay": 0,
-        "optimizer.beta2": BETA2,
-        "train.gradient_accumulation": 1,
-        "train.matrix_products": row.get("products", "xla"),
-        "precision.compute_dtype": row.get("dtype", "bfloat16"),
-        "mesh.data": 1,
-        "mesh.fsdp": 1,
-    }
-    shape = {"vocabulary_size": row.get("vocabulary")}
-    if row["kind"] == "cnn":
-        shape = {"image_shape": (row["size"], row["size"], 1)}
-        fields |= {"model.dropout": 0, "model.channels": ",".join(map(str, row["channels"]))}
-    else:
-        fields |= {
-            "data.sequence_length": row["length"],
-            "data.cross_document_attention": "true",
-            "model.depth": row["depth"],
-            "model.scan_layers": "false",
-            "model.remat": "none",
-        }
-    if row["kind"] in ("gpt2", "llama"):
-        fields |= {"model.num_heads": row["heads"]}
-    if row["kind"] == "llama":
-        fields |= {"model.num_kv_heads": row["kv_heads"], "model.feed_forward_width": row["hidden"]}
-    if row["kind"] == "lstm":
-        fields |= {"model.pattern": "R", "model.positions": "none"}
-        fields |= {"model.feed_forward_width": row["width"]}
-    if "decode" in row:
-        fields |= {"precision.parameter_dtype": row.get("dtype", "bfloat16")}
-    texts = {name: str(value) for name, value in fields.items()}
-    config = load_config(ROOT / f"configs/{RECIPES[row['kind']]}.py", texts, inputs=False)
-    return config, invented_spec(config, **shape)
-
-
 # ---- Triform's side.
 
 
-def triform_side(row: dict[str, Any], folder: Path) -> Work:
+def triform_side(row: Row, folder: Path) -> Work:
     """Build Triform's side, and write its initial weights to `folder`."""
     from parallel.environment import set_environment
     from parallel.mesh import make_mesh
@@ -134,14 +81,14 @@ def triform_side(row: dict[str, Any], folder: Path) -> Work:
         for path, leaf in jax.tree.leaves_with_path(state.params)
     }
     np.savez(folder / "weights.npz", **weights)
-    device = mesh.devices.flat[0]
+    device, flops_per_example = mesh.devices.flat[0], program.flops_per_example
     peak = flops.peak(device.device_kind)
     facts = {
         "device": device.device_kind,
         "jax": jax.__version__,
         "attention": attention,
         "parameters": program.model_def.parameter_count,
-        "flops_per_token": program.flops_per_example / row.get("length", 1),
+        "flops_per_token": flops_per_example and flops_per_example / row.get("length", 1),
         "peak_flops": peak and peak.flops,
         "peak_bandwidth": peak and peak.bandwidth,
         "notices": notices,
@@ -151,25 +98,19 @@ def triform_side(row: dict[str, Any], folder: Path) -> Work:
     return Work(run, facts, lambda: (device.memory_stats() or {}).get("peak_bytes_in_use"))
 
 
-def triform_trainer(row: dict[str, Any], program, state) -> Callable[[int], list[float]]:
+def triform_trainer(row: Row, program, state) -> Callable[[int], list[float]]:
     """Return a function that runs n train steps and returns their losses."""
     import jax
 
-    from benchmarks.invented import batch
-
-    config, spec = load(row)
-    batches = [
-        jax.device_put(batch(config, spec, number), program.batch_sharding)
-        for number in range(KEPT_BATCHES)
-    ]
-    step = program.train_step.lower(state, batches[0]).compile()
+    kept = [jax.device_put(batch, program.batch_sharding) for batch in batches(row)]
+    step = program.train_step.lower(state, kept[0]).compile()
     count = 0
 
     def run(steps: int) -> list[float]:
         nonlocal state, count
         measured = []
         for _ in range(steps):
-            state, metrics = step(state, batches[count % KEPT_BATCHES])
+            state, metrics = step(state, kept[count % len(kept)])
             measured.append(metrics)
             count += 1
         return [metrics.read()["loss"] for metrics in measured]
@@ -177,7 +118,7 @@ def triform_trainer(row: dict[str, Any], program, state) -> Callable[[int], list
     return run
 
 
-def triform_decoder(row: dict[str, Any], program, state) -> Callable[[int], list[int]]:
+def triform_decoder(row: Row, program, state) -> Callable[[int], list[int]]:
     """Return a function that decodes n times and returns the tokens of the batch's first row."""
     import jax
     import jax.numpy as jnp
@@ -212,55 +153,56 @@ def triform_decoder(row: dict[str, Any], program, state) -> Callable[[int], list
 # ---- PyTorch's.
 
 
-def torch_side(row: dict[str, Any], folder: Path, *, compiled: bool) -> Work:
+def torch_side(row: Row, folder: Path, *, compiled: bool) -> Work:
     """Build PyTorch's side, with the weights that Triform's side wrote to `folder`."""
     import torch
 
-    from benchmarks import peers
+    from benchmarks.peers import loading
 
     cuda = torch.cuda.is_available()
     device = torch.device("cuda" if cuda else "cpu")
     if cuda:
         torch.backends.cuda.matmul.allow_tf32 = True
+    module, _, name = KINDS[row["kind"]].peer.partition(".")
     with device:
-        model = (peers.CNN if row["kind"] == "cnn" else peers.Decoder)(row)
+        model = getattr(importlib.import_module(f"benchmarks.peers.{module}"), name)(row)
     with np.load(folder / "weights.npz") as weights:
-        peers.load(model, weights)
+        loading.load(model, weights)
     make = torch_decoder if "decode" in row else torch_trainer
     run = make(row, model, device, compiled)
     peak_bytes = torch.cuda.max_memory_allocated if cuda else lambda: None
     return Work(run, {"torch": torch.__version__}, peak_bytes)
 
 
-def torch_trainer(
-    row: dict[str, Any], model, device, compiled: bool
-) -> Callable[[int], list[float]]:
+def torch_dtype(row: Row) -> str:
+    """Return the dtype in which PyTorch computes."""
+    return row.get("autocast") or (DEFAULTS | row)["dtype"]
+
+
+def torch_trainer(row: Row, model, device, compiled: bool) -> Callable[[int], list[float]]:
     """Return PyTorch's equivalent of `triform_trainer`."""
     import torch
-    from torch.nn import functional
 
-    from benchmarks.invented import batch
-
-    dtype = getattr(torch, row.get("dtype", "bfloat16"))
+    dtype = getattr(torch, torch_dtype(row))
     learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(
         learnt,
-        lr=LEARNING_RATE,
+        lr=(DEFAULTS | row)["learning_rate"],
         betas=(0.9, BETA2),
         weight_decay=0.0,
         fused=device.type == "cuda",
     )
-    config, spec = load(row)
-    names = ("image", "label") if row["kind"] == "cnn" else ("tokens", "targets")
-    batches = [
-        [torch.tensor(data[name], device=device) for name in names]
-        for data in (batch(config, spec, number) for number in range(KEPT_BATCHES))
-    ]
 
-    def loss_of(inputs, targets):
+    def as_tensor(values):
+        values = torch.tensor(values, device=device)
+        return values.long() if values.dtype == torch.int32 else values
+
+    kept = [{name: as_tensor(values) for name, values in batch.items()} for batch in batches(row)]
+
+    def loss_of(batch):
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            logits = model(inputs)
-        return functional.cross_entropy(logits.float().flatten(0, -2), targets.flatten().long())
+            logits = model(*(batch[name] for name in model.inputs))
+        return model.loss(logits.float(), batch)
 
     compute, count = torch.compile(loss_of) if compiled else loss_of, 0
 
@@ -269,7 +211,7 @@ def torch_trainer(
         losses = []
         for _ in range(steps):
             optimizer.zero_grad(set_to_none=True)
-            loss = compute(*batches[count % KEPT_BATCHES])
+            loss = compute(kept[count % len(kept)])
             loss.backward()
             torch.nn.utils.clip_grad_norm_(learnt, 1.0)
             optimizer.step()
@@ -280,12 +222,12 @@ def torch_trainer(
     return run
 
 
-def torch_decoder(row: dict[str, Any], model, device, compiled: bool) -> Callable[[int], list[int]]:
+def torch_decoder(row: Row, model, device, compiled: bool) -> Callable[[int], list[int]]:
     """Return PyTorch's equivalent of `triform_decoder`. If `compiled`, the decoding step is
     compiled, with CUDA graphs on a GPU."""
     import torch
 
-    model = model.to(getattr(torch, row.get("dtype", "bfloat16"))).eval()
+    model = model.to(getattr(torch, torch_dtype(row))).eval()
 
     def advance(tokens_B, position, caches):
         return model.advance(tokens_B, position, caches).argmax(dim=-1)

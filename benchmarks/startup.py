@@ -30,20 +30,21 @@ FLAGS = (
     Flag("repeats", "starts of each kind", type=int, default=3, minimum=1),
     Flag("profile", "list the slowest imports", switch=True),
 )
-RECIPE = "--config=configs/shakespeare_char.py"
+RECIPE = "configs/shakespeare_char.py"
+CONFIG = f"--config={RECIPE}"
 KEPT_RUN = "--workdir=tests/golden/workdirs/attention_text"
 ERRORS: dict[str, tuple[str, ...]] = {
     "python -c pass": ("-c", "pass"),
     "python -c 'import ml_collections, numpy, pydantic'": (
         "-c", "import ml_collections, numpy, pydantic",
     ),
-    "train.py with a wrong flag": ("train.py", RECIPE, "--workdir=gone", "--stesp=3"),
-    "train.py with a wrong field": ("train.py", RECIPE, "--workdir=gone", "--config.train.stesp=3"),
+    "train.py with a wrong flag": ("train.py", CONFIG, "--workdir=gone", "--stesp=3"),
+    "train.py with a wrong field": ("train.py", CONFIG, "--workdir=gone", "--config.train.stesp=3"),
     "train.py with a wrong value": (
-        "train.py", RECIPE, "--workdir=gone", "--config.model.width=wide",
+        "train.py", CONFIG, "--workdir=gone", "--config.model.width=wide",
     ),
     "train.py with a missing file": (
-        "train.py", RECIPE, "--workdir=gone", "--config.data.path=gone.txt",
+        "train.py", CONFIG, "--workdir=gone", "--config.data.path=gone.txt",
     ),
     "evaluate.py of no workdir": ("evaluate.py", "--workdir=gone"),
     "generate.py with a wrong value": ("generate.py", KEPT_RUN, "--prompt=a", "--top_k=-1"),
@@ -83,6 +84,9 @@ def seconds_to_first_step(
     flags: Sequence[str],
     options: Sequence[str] = (),
     log: Path = Path(os.devnull),
+    *,
+    recipe: str = RECIPE,
+    tree: Path = ROOT,
 ) -> float:
     """Return the seconds from the start of a new run to its first step, then kill the run.
 
@@ -90,10 +94,12 @@ def seconds_to_first_step(
     flags: the arguments of train.py.
     options: options of the Python interpreter.
     log: the file for standard error.
+    recipe: a path in the tree.
+    tree: the root of the tree with train.py.
     """
     metrics = workdir / "metrics.jsonl"
-    command = ("train.py", RECIPE, f"--workdir={workdir}", *flags)
-    how = {"options": options, "environment": {"TRIFORM_CACHE": cache}}
+    command = ("train.py", f"--config={recipe}", f"--workdir={workdir}", *flags)
+    how = {"options": options, "environment": {"TRIFORM_CACHE": cache}, "tree": tree}
     began = time.perf_counter()
     with (
         log.open("w") as errors,
