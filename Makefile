@@ -1,50 +1,60 @@
 # The commands of a user: `make train`, `make test`, `make setup`; `make test-full` for longer tests,
 # `make test-server` for a server under attack, `make parity` for those against PyTorch, `make
 # bench-quick` for the speed of a change; for accelerators `make tpu-check`, `make gpu-run`.
-# A set-up is done once; `.venv/.ready` remembers of which files.
+# A set-up is done once, in steps: what training needs; then the server's libraries and the tools
+# of developers; then what single targets add. A file for each step, such as `.venv/.ready`, says
+# that it is complete.
 
 PYTHON ?= $(shell command -v python3.11 >/dev/null 2>&1 && python3.11 -c 'import ensurepip' 2>/dev/null && echo python3.11 || \
             (command -v python3.12 >/dev/null 2>&1 && python3.12 -c 'import ensurepip' 2>/dev/null && echo python3.12) || echo python3)
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+DEV    := $(VENV)/.dev
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 WORKDIR ?= runs/python_stdlib
 
 .PHONY: setup train test test-full test-server parity bench-quick lint tpu-check gpu-run gpu-check bench-gpu wheels golden clean-venv
 
-setup: $(READY)
+setup: $(DEV)
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info < (3, 13); \
 	  sys.exit(0 if ok else "Triform needs Python 3.11 or 3.12; this is " + sys.version.split()[0] + ". Name one: make setup PYTHON=python3.12")'
-	@echo "Setting up $(VENV) (once; one to two minutes)"
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[serve,dev]'
-	@touch $(READY)
+	@echo "Setting up $(VENV) for training (once; under a minute with a warm package cache)"
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@$(INSTALL) --editable .
+	@touch $@
+
+$(DEV): $(READY)
+	@echo "Adding the server's libraries and the tools of developers to $(VENV) (once)"
+	@$(INSTALL) --editable '.[serve,dev]'
+	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib || true
+	@touch $@
 
 train: $(READY)
 	$(BIN)/python train.py --config=configs/python_stdlib.py --workdir=$(WORKDIR)
 
-test: $(READY) lint
+test: $(DEV) lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal --ignore=tests/parity --ignore=tests/full --ignore=tests/long --ignore=tests/benchmarks --ignore=tests/golden
 
 # Every family on every modality, from a mesh through a checkpoint to another one; two hosts as one;
 # benchmarks at toy size; workdirs of earlier, which evaluate to the same figures.
-test-full: $(READY)
+test-full: $(DEV)
 	$(BIN)/python -m pytest -n 2 --dist worksteal tests/full tests/benchmarks tests/golden
 
 # A server under attack, and after it; 500 random requests to each route; the web page in a browser,
 # where Chromium is installed.
-test-server: $(READY)
+test-server: $(DEV)
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/long
 
 # Layers and losses against PyTorch's, models against those of transformers, with the same weights.
 parity: $(VENV)/.bench
 	$(BIN)/python -m pytest -n 2 --dist worksteal tests/parity tests/benchmarks/test_train_step.py
 
-$(VENV)/.bench: $(READY)
+$(VENV)/.bench: $(DEV)
 	@echo "Adding PyTorch and other peers to $(VENV) (once)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
+	@$(INSTALL) --editable '.[bench]'
 	@touch $@
 
 # Whether this tree is slower than the last commit, or with BASE=COMMIT than that tree: step, loop,
@@ -52,7 +62,7 @@ $(VENV)/.bench: $(READY)
 bench-quick: $(READY)
 	$(BIN)/python benchmarks/quick.py $(if $(BASE),--base=$(BASE))
 
-lint: $(READY)
+lint: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -64,7 +74,7 @@ tpu-check: $(VENV)/.tpu
 
 $(VENV)/.tpu: $(READY)
 	@echo "Adding libtpu to $(VENV) (once; half a gigabyte)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[tpu]'
+	@$(INSTALL) --editable '.[tpu]'
 	@touch $@
 
 # On a GPU, with the interpreter that PYTHON names as it is: no set-up, no network. It has JAX with
@@ -91,7 +101,7 @@ wheels:
 	@echo 'import os, sys; sys.path.append(os.path.join(os.path.dirname(__file__), "site"))' > wheels/sitecustomize.py
 
 # Whether this tree does what it did: against stored values, and with BASE=COMMIT against that tree.
-golden: $(READY)
+golden: $(DEV)
 	$(BIN)/python -m tests.golden.compare $(if $(BASE),--base=$(BASE))
 
 clean-venv:

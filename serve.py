@@ -18,6 +18,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -46,6 +47,10 @@ def main(argv: Sequence[str]) -> int:
     status."""
     signal.signal(signal.SIGTERM, leave)  # By default, process 1 of a container ignores it.
     arguments = parse_command_line(argv, FLAGS, overrides=True)
+    if find_spec("uvicorn") is None:
+        raise UsageError(
+            "a server needs more packages than training: make setup, or pip install -e '.[serve]'"
+        )
     for path in arguments.overrides:
         if not path.startswith("serve."):
             raise UsageError(f"--config.{path}: only the fields of config.serve can be set here")

@@ -42,7 +42,8 @@ class RecordReader:
         try:
             if self._kept is not None:
                 return self._kept[indices]
-            return self._join(self._reader.read(indices.tolist()) if indices.size else [])
+            # One by one: to read a list, ArrayRecord first makes a table of all records there are.
+            return self._join([self._reader.read(i, i + 1)[0] for i in indices.tolist()])
         except (ValueError, RuntimeError, IndexError) as error:
             raise UsageError(
                 f"{self.path} is damaged: {error}. Delete the folder {self.path.parent}: "
