@@ -78,12 +78,12 @@ def _program(fields: Fields, vocabulary_size: int):
     set_environment(config)
     import jax
 
-    from parallel.onednn import select_matrix_products
+    from parallel.products import select_products
     from training.attention import working_attention
     from training.program import build_program
 
     mesh = make_mesh(config, jax.devices()[:1])
-    select_matrix_products(config, mesh)
+    select_products(config, mesh)
     attention = working_attention(config, mesh, print)
     spec = invented_spec(config, vocabulary_size=vocabulary_size)
     return build_program(config, spec, mesh, attention=attention), spec

@@ -65,13 +65,13 @@ def triform_side(row: Row, folder: Path) -> Work:
     import jax
     import jax.numpy as jnp
 
-    from parallel.onednn import select_matrix_products
+    from parallel.products import select_products
     from training import flops
     from training.attention import working_attention
     from training.program import build_program
 
     mesh = make_mesh(config, jax.devices()[:1])
-    select_matrix_products(config, mesh)
+    select_products(config, mesh)
     notices: list[str] = []
     attention = working_attention(config, mesh, notices.append)
     program = build_program(config, spec, mesh, attention=attention)
