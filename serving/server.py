@@ -32,6 +32,9 @@ FAREWELL_SECONDS = 1.0
 LAST_ONES_SECONDS = 0.2
 """Time to answer requests that arrived just before the server stopped accepting connections."""
 
+LAST_BYTES_SECONDS = 0.5
+"""Time from then on until connections that are still open are aborted; uvicorn waits for 1 s."""
+
 THREADS_SECONDS = 1.0
 """Time to wait for running threads before the process exits."""
 
@@ -92,7 +95,13 @@ class Server(uvicorn.Server):
         self._acceptor.close()
         await asyncio.sleep(LAST_ONES_SECONDS)
         self._acceptor.close_silent()
-        await super().shutdown(sockets)
+        # A client that is still sending would be waited for, and uvicorn log an error.
+        loop = asyncio.get_running_loop()
+        ending = loop.call_later(LAST_BYTES_SECONDS, self._abort_connections)
+        try:
+            await super().shutdown(sockets)
+        finally:
+            ending.cancel()
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """Answer requests until a signal comes, then drain and stop."""
@@ -129,6 +138,10 @@ class Server(uvicorn.Server):
             and self._signals <= most_signals
         ):
             await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
+
+    def _abort_connections(self) -> None:
+        for connection in self._connections():
+            connection.abort()
 
     def _connections(self) -> list[HttpProtocol]:
         return [one for one in self.server_state.connections if isinstance(one, HttpProtocol)]
