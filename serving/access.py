@@ -20,7 +20,15 @@ any client on both kinds of routes."""
 Table = Mapping[str, Mapping[str, Access]]
 """The access to each route: path to method to access."""
 
-NEEDED = {"/v1/chat/completions": "models that were trained on conversations"}
+NEEDED = {
+    "/v1/completions": "language models",
+    "/v1/chat/completions": "models that were trained on conversations",
+    "/v1/embeddings": "language models and encoders",
+    "/v1/audio/transcriptions": "speech recognisers",
+    "/v1/classify": "classifiers",
+    "/v1/translate": "models that were trained on pairs of texts",
+    "/v1/fill": "masked language models",
+}
 """Routes that only some models have, with a description of those models for the error."""
 
 UNLISTED = ("/page/", "/v1/models/")

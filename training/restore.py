@@ -178,7 +178,7 @@ def choose_step(
 
     def known_steps() -> str:
         steps = finished_steps(folder)
-        return f"there are {', '.join(map(str, steps))}" if steps else "there are none yet"
+        return f"its steps: {', '.join(map(str, steps))}" if steps else "there are none yet"
 
     try:
         if step == "latest":

@@ -287,11 +287,17 @@ def _suggestion(name: str, flags: dict[str, Flag], overrides: bool) -> str | Non
     if near := difflib.get_close_matches(name.replace("-", "_"), aliases, n=1, cutoff=0.85):
         return aliases[near[0]]
     near = difflib.get_close_matches(name, flags, n=1, cutoff=0.6)
-    similarity = difflib.SequenceMatcher(None, name, near[0]).ratio() if near else 0
+    similarity = _similarity(name, near[0]) if near else 0
     fields = names.nearest_fields(name.removeprefix("config.")) if overrides else []
     if fields and similarity < 0.8:
-        return f"config.{fields[0]}"
+        last = fields[0].rpartition(".")[2]
+        if similarity < 0.7 or _similarity(name, last) >= similarity:
+            return f"config.{fields[0]}"
     return near[0] if near else None
+
+
+def _similarity(one: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, one, other).ratio()
 
 
 def _unknown_flag(name: str, flags: dict[str, Flag], overrides: bool) -> str:

@@ -2,6 +2,9 @@
 
 import pytest
 
+import serve
+from configs.errors import UsageError
+from configs.reading.command_line import parse_command_line
 from configs.reading.recipes import load_config
 
 TEXT = "--config=tests/configs/text_recipe.py"
@@ -435,3 +438,8 @@ def test_prompts_from_the_text_are_refused_for_conversations(refusal):
     given = ("--config.data.source=conversations", "--config.task.sample_prompts=none")
     message = refusal(TEXT, WORKDIR, *given)
     assert "task.sample_prompts=none takes lines of a text" in message
+
+
+def test_a_flag_misspelt_is_nearer_than_a_field_that_is_less_alike():
+    with pytest.raises(UsageError, match=r"unknown flag --prot: did you mean --port\?"):
+        parse_command_line(["--workdir=a", "--prot=1"], serve.FLAGS, overrides=True)

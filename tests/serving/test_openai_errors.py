@@ -126,6 +126,9 @@ def test_routes_that_this_model_has_not(server):
         client.chat.completions.create(model=server.model, messages=[])
     assert "trained on conversations" in error.value.message
     with pytest.raises(openai.NotFoundError) as error:
+        client.audio.transcriptions.create(model=server.model, file=("a.wav", b"RIFF"))
+    assert "which is for speech recognisers" in error.value.message
+    with pytest.raises(openai.NotFoundError) as error:
         client.moderations.create(input="1")
     assert "there is no such route" in error.value.message
 
