@@ -124,6 +124,8 @@ def attend(
         return _splash(q_BTNH, k_BSKH, v_BSKH, mask)
     if implementation == "cudnn":
         return _cudnn(q_BTNH, k_BSKH, v_BSKH, mask)
+    if _is_local(mask, q_BTNH, k_BSKH):
+        return _attend_in_blocks(q_BTNH, k_BSKH, v_BSKH, mask, precision)
     mask_BTS = _mask(mask, T, k_BSKH.shape[1])
     rows = T // QUERY_CHUNKS
     is_whole = jax.export.is_symbolic_dim(T) or rows < SHORTEST_CHUNK
@@ -208,6 +210,67 @@ def attend_by_xla(
     """
     q_BTKGH = _grouped(q_BTNH, k_BSKH)
     return _softmax_mean(precision, q_BTKGH, k_BSKH, v_BSKH, mask_BTS).reshape(q_BTNH.shape)
+
+
+def _is_local(mask: AttentionMask, q_BTNH: jax.Array, k_BSKH: jax.Array) -> bool:
+    """Return whether a window hides so much of a causal sequence that `_attend_in_blocks` saves
+    work."""
+    T = q_BTNH.shape[1]
+    if not mask.causal or mask.window is None or jax.export.is_symbolic_dim(T):
+        return False
+    whole = T == k_BSKH.shape[1] == _shape_on_a_device(q_BTNH)[1]
+    return whole and 2 * _block_length(mask) < T
+
+
+def _block_length(mask: AttentionMask) -> int:
+    """Return the length of the blocks of `_attend_in_blocks`: the window, or `SHORTEST_CHUNK`."""
+    assert mask.window is not None
+    return max(mask.window, SHORTEST_CHUNK)
+
+
+def _attend_in_blocks(
+    q_BTNH: jax.Array,
+    k_BSKH: jax.Array,
+    v_BSKH: jax.Array,
+    mask: AttentionMask,
+    precision: Precision,
+) -> jax.Array:
+    """Return causal attention with a window, [B, T, N, H], in blocks as long as the window.
+
+    The queries of a block see only keys of their own block and of the one before, so time and
+    memory grow with T · window, not with T². W is the length of a block, M = ceil(T / W) the number
+    of blocks; the blocks take the place of rows of the batch.
+    """
+    (B, T, N, H), W = q_BTNH.shape, _block_length(mask)
+    M = -(-T // W)
+
+    def blocks(x_BTx: jax.Array) -> jax.Array:
+        padding = [(0, 0)] * x_BTx.ndim
+        padding[1] = (0, M * W - T)
+        return jnp.pad(x_BTx, padding).reshape(B, M, W, *x_BTx.shape[2:])
+
+    def with_previous(x_BMWx: jax.Array) -> jax.Array:
+        padding = [(0, 0)] * x_BMWx.ndim
+        padding[1] = (1, 0)
+        previous_BMWx = jnp.pad(x_BMWx[:, :-1], padding)
+        return jnp.concatenate([previous_BMWx, x_BMWx], axis=2)
+
+    query_1W, key_1S = jnp.arange(W, 2 * W)[None], jnp.arange(2 * W)[None]
+    seen_1WS = visible(query_1W, key_1S, causal=True, window=mask.window)
+    assert seen_1WS is not None
+    real_MS = (jnp.arange(M)[:, None] > 0) | (key_1S >= W)  # Nothing is before the first block.
+    seen_BMWS = jnp.broadcast_to(seen_1WS & real_MS[:, None], (B, M, W, 2 * W))
+    if mask.segments_BT is not None:
+        segments_BMW = blocks(mask.segments_BT)
+        seen_BMWS &= segments_BMW[..., None] == with_previous(segments_BMW)[:, :, None]
+    y_BTNH = attend_by_xla(
+        blocks(q_BTNH).reshape(B * M, W, N, H),
+        with_previous(blocks(k_BSKH)).reshape(B * M, 2 * W, *k_BSKH.shape[2:]),
+        with_previous(blocks(v_BSKH)).reshape(B * M, 2 * W, *v_BSKH.shape[2:]),
+        seen_BMWS.reshape(B * M, W, 2 * W),
+        precision=precision,
+    )
+    return y_BTNH.reshape(B, M * W, N, H)[:, :T]
 
 
 def _weights(

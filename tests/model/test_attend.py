@@ -66,3 +66,30 @@ def test_causal_parts_of_unequal_length_are_one_sequence():
     parts = attend.attend(q, k, v, AttentionMask(causal=True, window=None), implementation="xla")
     mask = jnp.tril(jnp.ones((1, 131, 131), bool))
     np.testing.assert_allclose(parts, attend.attend_by_xla(q, k, v, mask), atol=1e-6)
+
+
+@pytest.mark.parametrize("length", [128, 131])
+@pytest.mark.parametrize("window", [1, 5, 32, 40])
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_window_in_blocks_is_that_of_the_whole_mask(window, length, packed):
+    arrays = [random(n, 2, length, heads, 8) for n, heads in enumerate((4, 2, 2))]
+    segments = jnp.repeat(jnp.array([[1, 2, 3], [1, 1, 2]]), 50, axis=1)[:, :length]
+    mask = AttentionMask(True, window, segments_BT=segments if packed else None)
+    assert attend._is_local(mask, arrays[0], arrays[1])
+    position = jnp.arange(length)
+    seen = attend.visible(position[None], position[None], causal=True, window=window)
+    if packed:
+        seen = seen & (segments[:, :, None] == segments[:, None, :])
+
+    def loss(compute):
+        def weighed(*arrays):
+            out = compute(*arrays)
+            return jnp.sum(out * random(9, *out.shape)), out
+
+        (_, out), gradients = jax.value_and_grad(weighed, (0, 1, 2), has_aux=True)(*arrays)
+        return out, *gradients
+
+    in_blocks = loss(lambda q, k, v: attend.attend(q, k, v, mask))
+    whole = loss(lambda q, k, v: attend.attend_by_xla(q, k, v, seen))
+    for one, other in zip(in_blocks, whole, strict=True):
+        np.testing.assert_allclose(one, other, atol=2e-6, rtol=1e-5)
