@@ -187,12 +187,15 @@ def _method(context, dimension_numbers, is_rounded: bool) -> Callable | None:
     is_rounded: whether the operands will be bfloat16.
     """
     (left, right), (result,) = context.avals_in, context.avals_out
+    may_change = is_rounded or _library == "onednn"
+    if not may_change or not _suits(context, left, right, result):
+        return None
     (contracting, _), (batch, _) = dimension_numbers
     shared = math.prod(left.shape[d] for d in (*contracting, *batch))
     multiplications = result.size * math.prod(left.shape[d] for d in contracting)
     # A product with a vector is far slower by oneDNN, and not one of bfloat16 by XLA.
     vector = min(left.size, right.size) == shared
-    if vector or multiplications < SMALLEST_PRODUCT or not _suits(context, left, right, result):
+    if vector or multiplications < SMALLEST_PRODUCT:
         return None
     if _library == "onednn":
         smallest: float = SMALLEST_PRODUCT
@@ -246,9 +249,12 @@ def _has_float32(context) -> bool:
 
 
 def _suits(context, *arrays) -> bool:
+    """Return whether a program for one device has these arrays as float32, not empty and with known
+    sizes (`jax.export` has others too)."""
     axis_context = context.module_context.axis_context
     one_device = getattr(axis_context, "num_devices", None) == 1
-    return one_device and all(x.dtype == jnp.float32 and x.size for x in arrays)
+    known = not any(jax.export.is_symbolic_dim(size) for x in arrays for size in x.shape)
+    return one_device and known and all(x.dtype == jnp.float32 and x.size for x in arrays)
 
 
 def _cache_program(usual: Callable, key: str, name: str, executable: Any, *others: Any) -> None:

@@ -130,6 +130,17 @@ def test_gpus_round_the_operands_of_convolutions_too():
         assert text.count("stablehlo.reduce_precision") == count
 
 
+@pytest.mark.parametrize("library", products.LIBRARIES)
+def test_products_of_any_number_of_rows_are_exported(library):
+    products.use_library(library)
+    product = jax.jit(functools.partial(jnp.matmul, precision=BFLOAT16_PRODUCTS))
+    a, b = draw((8, 96), (96, 64))
+    (rows,) = jax.export.symbolic_shape("rows")
+    of_rows = jax.ShapeDtypeStruct((rows, 96), jnp.float32)
+    exported = jax.export.export(product)(of_rows, b)
+    assert_near(exported.call(a, b), rounded(a) @ rounded(b))
+
+
 def products_of(jaxpr) -> list:
     """The products and convolutions of a program, those of its inner programs too."""
     found = []
