@@ -72,7 +72,8 @@ def model_of(name: str) -> Restored:
         return restored(name)
     recipe, spec, fields = UNTRAINED[name]
     small = {n: v for n, v in RECIPES[recipe].items() if n.startswith("model.")}
-    return untrained(recipe, spec, {**small, "precision.compute_dtype": "float32", **fields})
+    float32 = {"precision.compute_dtype": "float32", "precision.products": "float32"}
+    return untrained(recipe, spec, small | float32 | fields)
 
 
 def programs_of(name: str, model: Restored, out: Path) -> Programs:

@@ -75,7 +75,8 @@ def model_of(folder: Path) -> ModelDef:
     elif found.settings["architecture"] == "encoder":
         output = "missing_tokens"
     kind = next(one for one in ARCHITECTURES if kind_name(one) == found.settings["architecture"])
-    config: Config = load_config(f"configs/{RECIPES[output]}.py", {}, inputs=False)
+    fields = {"precision.products": "float32"}
+    config: Config = load_config(f"configs/{RECIPES[output]}.py", fields, inputs=False)
     config = config.model_copy(update={"model": kind(**found.settings)})
     values = sizes.to_manifest()["sizes"]
     if output == "missing_tokens":  # The mask is none of the tokenizer's tokens.
