@@ -88,7 +88,7 @@ def main(argv: Sequence[str]) -> int:
     from inference.quantization import slowdown_message, with_weights_dtype
     from parallel.distributed import initialize_distributed, is_main_process
     from parallel.mesh import flat_mesh
-    from parallel.products import select_products
+    from parallel.products import reuse_library
     from reporting.progress import Progress
     from reporting.report.predictions import Predictions
     from training.divergence import not_finite
@@ -101,7 +101,7 @@ def main(argv: Sequence[str]) -> int:
     notify = progress.note if main_process else lambda text: None
     mesh = flat_mesh(jax.devices())
     restored = source.restore(mesh, warn=lambda text: notify(f"evaluate.py: {text}"))
-    select_products(config, mesh, restored.manifest)
+    reuse_library(mesh, restored.manifest)
     dataset = prepare(config.data, progress=progress.preparation, warn=notify)
     if dataset.fingerprint != restored.manifest["data"]["fingerprint"]:
         raise UsageError(

@@ -69,15 +69,14 @@ def select_products(config: Config, mesh: Mesh, manifest: Mapping[str, Any] | No
     test product fails or is wrong.
     """
     asked = config.train.matrix_products
-    platform = mesh.devices.flat[0].platform
-    one_cpu = (mesh.size, platform) == (1, "cpu")
-    kept = (manifest or {}).get("history", {}).get("matrix_products")
-    wanted = kept if asked == "auto" and kept in LIBRARIES else asked
+    if asked == "auto" and manifest is not None:
+        return reuse_library(mesh, manifest)
     in_bfloat16 = config.precision.products == "bfloat16"
-    if wanted == "xla" or (asked == "auto" and not (one_cpu and in_bfloat16)):
+    if asked == "xla" or (asked == "auto" and not (_is_one_cpu(mesh) and in_bfloat16)):
         return use_library("xla")
     flag = "train.matrix_products=onednn"
-    if not one_cpu:
+    if not _is_one_cpu(mesh):
+        platform = mesh.devices.flat[0].platform
         raise UsageError(
             f"{flag} is made for one CPU device, and the mesh has {mesh.size} of {platform}: use "
             "xla"
@@ -89,9 +88,28 @@ def select_products(config: Config, mesh: Mesh, manifest: Mapping[str, Any] | No
             return use_library("xla")
         reason = str(error).partition("\n")[0]
         raise UsageError(f"{flag} does not work here ({reason}): use xla") from error
-    if wanted == "auto" and _gain() < GAIN:
+    if asked == "auto" and _gain() < GAIN:
         return use_library("xla")
     return use_library("onednn")
+
+
+def reuse_library(mesh: Mesh, manifest: Mapping[str, Any]) -> str:
+    """Select the library with which a checkpoint was trained if it works here, else XLA, for
+    programs compiled afterwards. Return its name.
+
+    manifest: that of the checkpoint. Older ones name no library: XLA.
+    """
+    if manifest.get("history", {}).get("matrix_products") == "onednn" and _is_one_cpu(mesh):
+        try:
+            onednn.check()
+        except Exception:  # XLA may raise anything for a call that it does not know.
+            return use_library("xla")
+        return use_library("onednn")
+    return use_library("xla")
+
+
+def _is_one_cpu(mesh: Mesh) -> bool:
+    return (mesh.size, mesh.devices.flat[0].platform) == (1, "cpu")
 
 
 def selected_library() -> str:

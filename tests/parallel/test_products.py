@@ -261,3 +261,14 @@ def test_auto_stays_with_xla_where_onednn_fails(by_onednn, monkeypatch):
     monkeypatch.setattr(onednn, "MATMUL", "__nobody$knows")
     config = runs.load("digits_cnn", precision__products="bfloat16", mesh__data="1")
     assert products.select_products(config, make_mesh(config)) == "xla"
+
+
+def test_evaluation_takes_what_training_took_and_refuses_nothing(by_onednn, monkeypatch):
+    manifest = {"history": {"matrix_products": "onednn"}}
+    config = runs.load("digits_cnn", train__matrix_products="onednn", mesh__data="8")
+    assert products.reuse_library(make_mesh(config), manifest) == "xla"
+    alone = make_mesh(runs.load("digits_cnn", mesh__data="1"))
+    assert products.reuse_library(alone, manifest) == ("onednn" if THERE else "xla")
+    assert products.reuse_library(alone, {"history": {}}) == "xla"
+    monkeypatch.setattr(onednn, "MATMUL", "__nobody$knows")
+    assert products.reuse_library(alone, manifest) == "xla"
