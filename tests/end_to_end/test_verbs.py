@@ -135,8 +135,8 @@ def test_bits_per_byte_and_perplexity_follow_from_the_loss(text):
     ("flag", "told"),
     [
         ("--split=holdout", "there are train, validation, test"),
-        ("--step=7", "there are 20, 40"),
-        ("--step=last", "there are 20, 40"),
+        ("--step=7", "its steps: 20, 40"),
+        ("--step=last", "its steps: 20, 40"),
     ],
 )
 def test_what_is_not_there_is_refused_with_what_is(digits, flag, told):
