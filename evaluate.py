@@ -101,7 +101,7 @@ def main(argv: Sequence[str]) -> int:
     notify = progress.note if main_process else lambda text: None
     mesh = flat_mesh(jax.devices())
     restored = source.restore(mesh, warn=lambda text: notify(f"evaluate.py: {text}"))
-    reuse_library(mesh, restored.manifest)
+    reuse_library(config, mesh, restored.manifest)
     dataset = prepare(config.data, progress=progress.preparation, warn=notify)
     if dataset.fingerprint != restored.manifest["data"]["fingerprint"]:
         raise UsageError(

@@ -1,9 +1,10 @@
 """Products of bfloat16 arrays by XLA on one CPU, in the form that it computes fast.
 
-XLA's CPU backend multiplies [..., M, K] by [..., K, N] or [..., N, K] with instructions for
-bfloat16. Of other forms, such as the gradient of a kernel, it converts the operands to float32, or
-fails when it runs (jaxlib 0.10.2). Here operands are transposed first, and barriers keep XLA from
-moving the transposition into the product.
+XLA's CPU backend multiplies [..., M, K] by [..., K, N] or [..., N, K] with the CPU's instructions
+for bfloat16, if it has any (`cpu.has_bfloat16`; else float32 arrays are faster). Of other forms,
+such as the gradient of a kernel, it converts the operands to float32, or fails when it runs
+(jaxlib 0.10.2). Here operands are transposed first, and barriers keep XLA from moving the
+transposition into the product.
 """
 
 import math

@@ -29,7 +29,7 @@ from jax.sharding import Mesh
 
 from configs.errors import UsageError
 from configs.schema.config import Config
-from parallel import bfloat16, onednn
+from parallel import bfloat16, cpu, onednn
 from parallel.convolutions import convolution_method
 
 LIBRARIES = ("xla", "onednn")
@@ -70,7 +70,7 @@ def select_products(config: Config, mesh: Mesh, manifest: Mapping[str, Any] | No
     """
     asked = config.train.matrix_products
     if asked == "auto" and manifest is not None:
-        return reuse_library(mesh, manifest)
+        return reuse_library(config, mesh, manifest)
     in_bfloat16 = config.precision.products == "bfloat16"
     if asked == "xla" or (asked == "auto" and not (_is_one_cpu(mesh) and in_bfloat16)):
         return use_library("xla")
@@ -82,7 +82,7 @@ def select_products(config: Config, mesh: Mesh, manifest: Mapping[str, Any] | No
             "xla"
         )
     try:
-        onednn.check()
+        onednn.check(in_bfloat16=in_bfloat16)
     except Exception as error:  # XLA may raise anything for a call that it does not know.
         if asked == "auto":
             return use_library("xla")
@@ -93,7 +93,7 @@ def select_products(config: Config, mesh: Mesh, manifest: Mapping[str, Any] | No
     return use_library("onednn")
 
 
-def reuse_library(mesh: Mesh, manifest: Mapping[str, Any]) -> str:
+def reuse_library(config: Config, mesh: Mesh, manifest: Mapping[str, Any]) -> str:
     """Select the library with which a checkpoint was trained if it works here, else XLA, for
     programs compiled afterwards. Return its name.
 
@@ -101,7 +101,7 @@ def reuse_library(mesh: Mesh, manifest: Mapping[str, Any]) -> str:
     """
     if manifest.get("history", {}).get("matrix_products") == "onednn" and _is_one_cpu(mesh):
         try:
-            onednn.check()
+            onednn.check(in_bfloat16=config.precision.products == "bfloat16")
         except Exception:  # XLA may raise anything for a call that it does not know.
             return use_library("xla")
         return use_library("onednn")
@@ -221,7 +221,7 @@ def _method(context, dimension_numbers, is_rounded: bool) -> Callable | None:
             smallest = math.inf if left.size <= FEW_ROWS * shared else SMALLEST_OF_ROWS
         if multiplications >= smallest:
             return onednn.product
-    return bfloat16.product if is_rounded else None
+    return bfloat16.product if is_rounded and cpu.has_bfloat16() else None
 
 
 def _is_rows_by_kernel(left, right, dimension_numbers: lax.DotDimensionNumbers) -> bool:

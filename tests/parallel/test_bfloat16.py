@@ -2,6 +2,7 @@
 and on each platform."""
 
 import functools
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.layers.numerics import BFLOAT16_PRODUCTS
-from parallel import products
+from parallel import cpu, products
 from tests.parallel.test_products import CONVOLUTIONS, PRODUCTS, THERE, draw
 from tests.training import cells
 
@@ -46,11 +47,16 @@ def assert_near(found, expected) -> None:
     np.testing.assert_allclose(np.asarray(found, np.float64), expected, rtol=0, atol=2e-6 * scale)
 
 
+@pytest.mark.parametrize("with_instructions", [True, False])
 @pytest.mark.parametrize("library", products.LIBRARIES)
 @pytest.mark.parametrize(("equation", "left", "right"), PRODUCTS + VECTORS + SMALL)
-def test_operands_are_rounded_and_sums_are_not(equation, left, right, library):
-    if library == "onednn" and not THERE:
-        pytest.skip("jaxlib has no oneDNN here")
+def test_operands_are_rounded_and_sums_are_not(
+    monkeypatch, equation, left, right, library, with_instructions
+):
+    """However the CPU multiplies."""
+    monkeypatch.setattr(cpu, "has_bfloat16", lambda: with_instructions)
+    if library == "onednn" and not (THERE and cpu.has_avx512()):
+        pytest.skip("oneDNN multiplies in bfloat16 only on CPUs with AVX-512")
     products.use_library(library)
     product = functools.partial(jnp.einsum, equation, precision=BFLOAT16_PRODUCTS)
     a, b = draw(left, right)
@@ -80,6 +86,11 @@ def test_eight_devices_compute_what_one_does():
 @settings(max_examples=40, deadline=None)
 def test_any_product_runs_with_its_gradients(data):
     """XLA has no bfloat16 product of some forms, and finds out when the program runs."""
+    with mock.patch.object(cpu, "has_bfloat16", lambda: True):
+        any_product_with_its_gradients(data)
+
+
+def any_product_with_its_gradients(data):
     letters = data.draw(st.permutations("abcde"))
     batch, free_left, free_right, shared = (
         letters[: data.draw(st.integers(0, 1))],

@@ -12,7 +12,7 @@ import pytest
 from jax._src import compilation_cache
 
 from configs.errors import UsageError
-from parallel import onednn, products
+from parallel import cpu, onednn, products
 from parallel.feeding import put_batch
 from parallel.mesh import make_mesh
 from tests.training import runs
@@ -46,7 +46,7 @@ def compiled(function, *arguments) -> tuple:
 
 
 def use_onednn():
-    onednn.check()
+    onednn.check(in_bfloat16=cpu.has_avx512())
     products.use_library("onednn")
 
 
@@ -229,7 +229,7 @@ def test_where_it_fails_all_stays_and_the_run_is_refused(by_onednn, monkeypatch)
 
 def selected(monkeypatch, *, gain: float, manifest=None, **fields: str) -> str:
     """What is selected where oneDNN works and is `gain` times as fast as XLA."""
-    monkeypatch.setattr(onednn, "check", lambda: None)
+    monkeypatch.setattr(onednn, "check", lambda in_bfloat16: None)
     monkeypatch.setattr(products, "_gain", lambda: gain)
     config = runs.load("digits_cnn", **({"mesh__data": "1"} | fields))
     return products.select_products(config, make_mesh(config), manifest)
@@ -266,9 +266,24 @@ def test_auto_stays_with_xla_where_onednn_fails(by_onednn, monkeypatch):
 def test_evaluation_takes_what_training_took_and_refuses_nothing(by_onednn, monkeypatch):
     manifest = {"history": {"matrix_products": "onednn"}}
     config = runs.load("digits_cnn", train__matrix_products="onednn", mesh__data="8")
-    assert products.reuse_library(make_mesh(config), manifest) == "xla"
+    assert products.reuse_library(config, make_mesh(config), manifest) == "xla"
     alone = make_mesh(runs.load("digits_cnn", mesh__data="1"))
-    assert products.reuse_library(alone, manifest) == ("onednn" if THERE else "xla")
-    assert products.reuse_library(alone, {"history": {}}) == "xla"
+    assert products.reuse_library(config, alone, manifest) == ("onednn" if THERE else "xla")
+    assert products.reuse_library(config, alone, {"history": {}}) == "xla"
     monkeypatch.setattr(onednn, "MATMUL", "__nobody$knows")
-    assert products.reuse_library(alone, manifest) == "xla"
+    assert products.reuse_library(config, alone, manifest) == "xla"
+
+
+def test_without_avx512_nothing_is_multiplied_in_bfloat16(by_onednn, monkeypatch):
+    """There, oneDNN ends the process at the first such product."""
+    monkeypatch.setattr(cpu, "_FEATURES", {"AVX2": True})
+    monkeypatch.setattr(onednn, "product", None)
+    in_bfloat16 = {"precision__products": "bfloat16", "mesh__data": "1"}
+    config = runs.load("digits_cnn", **in_bfloat16)
+    mesh = make_mesh(config)
+    assert products.select_products(config, mesh) == "xla"
+    manifest = {"history": {"matrix_products": "onednn"}}
+    assert products.reuse_library(config, mesh, manifest) == "xla"
+    asked = runs.load("digits_cnn", train__matrix_products="onednn", **in_bfloat16)
+    with pytest.raises(UsageError, match="only on CPUs with AVX-512"):
+        products.select_products(asked, mesh)
