@@ -1,12 +1,13 @@
 """How matrix products and convolutions are computed on CPU: in which dtype, and by which library.
 
 This is the only file that changes JAX. It replaces the rules that lower `dot_general` and
-convolutions, for two purposes:
+convolutions, for three purposes:
 
 - `precision.products=bfloat16`: the operands of float32 products are rounded to bfloat16, sums and
   results are float32. Layers ask for this by `Numerics.precision`. JAX passes it on to XLA, whose
   CPU backend ignores it; for convolutions all backends do (jax 0.10.2 and 0.11.2).
 - `train.matrix_products`: products by oneDNN in place of XLA, in programs for one CPU device.
+- Convolutions in the form that is fastest on one CPU device (`parallel/convolutions.py`).
 
 Derivatives, rematerialisation and the models are unchanged. Measurements: docs/results.md, "The
 train step compared with PyTorch's".
@@ -135,7 +136,8 @@ def use_library(name: str) -> str:
 
 def install_rules() -> None:
     """Replace JAX's rules for products and convolutions. Without a call of `use_library` and
-    without products in bfloat16, programs stay what they were."""
+    without products in bfloat16, programs stay what they were, but for the gradients of large
+    convolutions' kernels."""
     ours = [("cpu", dot_general_p, _lower_dot), ("cpu", conv_general_dilated_p, _lower_convolution)]
     ours += [(gpu, conv_general_dilated_p, _lower_rounded_convolution) for gpu in ("cuda", "rocm")]
     for platform, primitive, rule in ours:
@@ -238,10 +240,12 @@ def _is_rows_by_kernel(left, right, dimension_numbers: lax.DotDimensionNumbers) 
 
 def _lower_convolution(usual: Callable, context, lhs, rhs, **options):
     (left, right), (result,) = context.avals_in, context.avals_out
-    ours = _library == "onednn" or options["precision"] == ROUNDED
+    in_bfloat16 = options["precision"] == ROUNDED and cpu.has_bfloat16()
     method = None
-    if ours and _suits(context, left, right, result):
-        method = convolution_method(left.shape, right.shape, result.shape, options)
+    if _suits(context, left, right, result):
+        by_products = in_bfloat16 or _library == "onednn"
+        shapes = left.shape, right.shape, result.shape
+        method = convolution_method(*shapes, options, by_products=by_products)
     if method is None:
         return _lower_rounded_convolution(usual, context, lhs, rhs, **options)
     method = functools.partial(method, shape=result.shape, precision=options["precision"])

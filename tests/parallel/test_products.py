@@ -12,7 +12,7 @@ import pytest
 from jax._src import compilation_cache
 
 from configs.errors import UsageError
-from parallel import cpu, onednn, products
+from parallel import convolutions, cpu, onednn, products
 from parallel.feeding import put_batch
 from parallel.mesh import make_mesh
 from tests.training import runs
@@ -112,6 +112,31 @@ def test_a_convolution_and_its_gradients_are_those_of_xla(
     shapes = (4, 12, 10, channels), (3, 3, channels, features)
     plain, found, text = by_onednn(both_ways, *draw(*shapes))
     assert text.count(onednn.MATMUL) == (count if THERE else 0)
+    assert_same(found, plain)
+
+
+@pytest.mark.parametrize("options", CONVOLUTIONS)
+@pytest.mark.parametrize("terms", [10**9, 300, 0])
+def test_the_gradient_of_a_kernel_is_summed_over_parts_of_the_batch(monkeypatch, options, terms):
+    """Over as many as there need to be, and no more than there may be."""
+    monkeypatch.setattr(convolutions, "MAX_CONTRACTION", terms)
+    monkeypatch.setattr(convolutions, "MAX_PARTS", 7)
+    numbers = ("NHWC", "HWIO", "NHWC")
+    convolve = functools.partial(jax.lax.conv_general_dilated, dimension_numbers=numbers, **options)
+
+    def gradient(x, kernel):
+        result, backward = jax.vjp(lambda kernel: convolve(x, kernel), kernel)
+        return backward(jnp.sin(result))
+
+    operands = draw((6, 12, 10, 16), (3, 3, 16, 32))
+    products.remove_rules()
+    plain, usual = compiled(gradient, *operands)
+    products.install_rules()
+    found, text = compiled(gradient, *operands)
+    products.remove_rules()
+    places = convolve(*operands)[..., 0].size
+    count = next((n for n in (1, 2, 3, 6) if places / n <= terms), 6)
+    assert text.count(" convolution(") - usual.count(" convolution(") == count - 1
     assert_same(found, plain)
 
 
