@@ -47,6 +47,11 @@ FEW_ROWS, SMALLEST_OF_ROWS = 64, 2**24
 most `FEW_ROWS` rows (a step of a recurrent layer, decoding) or fewer than `SMALLEST_OF_ROWS`
 multiplications (1024 x 128 by 128 x 128)."""
 
+FEW_BFLOAT16_ROWS = 8
+"""With at most so many rows, as in a step of decoding, XLA multiplies rounded float32 arrays: a
+loop over steps rounds a kernel once, and bfloat16 arrays took 1.2 times as long (2 and 8 rows, AMD
+EPYC with AVX512-BF16)."""
+
 GAIN = 2.0
 """`auto` selects oneDNN if it computes a test product of bfloat16 arrays this many times as fast as
 XLA, as on CPUs with AMX. Less is not worth it: its programs can't be kept in the cache of compiled
@@ -213,9 +218,9 @@ def _method(context, dimension_numbers, is_rounded: bool) -> Callable | None:
     (contracting, _), (batch, _) = dimension_numbers
     shared = math.prod(left.shape[d] for d in (*contracting, *batch))
     multiplications = result.size * math.prod(left.shape[d] for d in contracting)
+    rows = min(left.size, right.size) // shared
     # A product with a vector is far slower by oneDNN, and not one of bfloat16 by XLA.
-    vector = min(left.size, right.size) == shared
-    if vector or multiplications < SMALLEST_PRODUCT:
+    if rows == 1 or multiplications < SMALLEST_PRODUCT:
         return None
     if _library == "onednn":
         smallest: float = SMALLEST_PRODUCT
@@ -223,7 +228,8 @@ def _method(context, dimension_numbers, is_rounded: bool) -> Callable | None:
             smallest = math.inf if left.size <= FEW_ROWS * shared else SMALLEST_OF_ROWS
         if multiplications >= smallest:
             return onednn.product
-    return bfloat16.product if is_rounded and cpu.has_bfloat16() else None
+    in_bfloat16 = is_rounded and rows > FEW_BFLOAT16_ROWS and cpu.has_bfloat16()
+    return bfloat16.product if in_bfloat16 else None
 
 
 def _is_rows_by_kernel(left, right, dimension_numbers: lax.DotDimensionNumbers) -> bool:

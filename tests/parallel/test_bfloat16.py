@@ -82,6 +82,15 @@ def test_eight_devices_compute_what_one_does():
         assert_near(found, np.asarray(expected, np.float64))
 
 
+@pytest.mark.parametrize("rows", [products.FEW_BFLOAT16_ROWS, products.FEW_BFLOAT16_ROWS + 1])
+def test_few_rows_are_multiplied_as_float32(monkeypatch, rows):
+    """So a loop of decoding rounds a kernel once, before it begins."""
+    monkeypatch.setattr(cpu, "has_bfloat16", lambda: True)
+    product = functools.partial(jnp.matmul, precision=BFLOAT16_PRODUCTS)
+    text = jax.jit(product).lower(*draw((rows, 512), (512, 512))).as_text()
+    assert ("bf16" in text) == (rows > products.FEW_BFLOAT16_ROWS)
+
+
 @given(data=st.data())
 @settings(max_examples=40, deadline=None)
 def test_any_product_runs_with_its_gradients(data):
