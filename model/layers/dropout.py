@@ -5,7 +5,6 @@ Axes: B batch, T length, D width.
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 
 
 def split_key(key: jax.Array | None, count: int = 2) -> jax.Array | list[jax.Array | None]:
@@ -23,7 +22,15 @@ def apply_dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array
     None, return x."""
     if key is None or rate == 0:
         return x
-    return nnx.Dropout(rate)(x, rngs=key)
+    if rate == 1:
+        return jnp.zeros_like(x)
+    # A word of 32 random bits serves two neighbours: half the time of `jax.random.bernoulli`.
+    words = jax.random.bits(key, (*x.shape[:-1], -(-x.shape[-1] // 2)), jnp.uint32)
+    halves = jax.lax.bitcast_convert_type(words, jnp.uint16)
+    numbers = halves.reshape(*words.shape[:-1], -1)[..., : x.shape[-1]]
+    # The rate is rounded to a multiple of 2^-16, and the scale with it.
+    kept = min(max(round((1 - rate) * 2**16), 1), 2**16)
+    return jnp.where(numbers <= kept - 1, x * (2**16 / kept), 0).astype(x.dtype)
 
 
 def drop_examples(y_BTD: jax.Array, rate: jax.Array | float, key: jax.Array) -> jax.Array:
