@@ -63,13 +63,14 @@ def build_app(
 
     routes.append(Route("GET", "/openapi.json", describe, "This description."))
     app = Router(
-        [routing.Route(one.path, one.endpoint, methods=[one.method]) for one in routes],
+        [routing.Route(one.path, one.endpoint, methods=one.methods) for one in routes],
         redirect_slashes=False,
     )
     described = [one for one in routes if one.is_described]
     description = description_of(service.name, described, needs_token=bool(tokens))
     table: dict[str, dict[str, Any]] = {}
     for route in routes:
-        table.setdefault(route.path, {})[route.method] = route.access
+        for method in route.methods:
+            table.setdefault(route.path, {})[method] = route.access
     rules = AccessRules(table, tokens=tokens, hosts=hosts, takes_addresses=takes_addresses)
     return Guard(app, service=service, rules=rules)

@@ -46,6 +46,12 @@ class Route:
     parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
+    def methods(self) -> tuple[str, ...]:
+        """Return the methods that the route takes. With GET also HEAD, whose answer has the same
+        status and headers, and no body: uvicorn leaves it out."""
+        return ("GET", "HEAD") if self.method == "GET" else (self.method,)
+
+    @property
     def template(self) -> str:
         """Return the path as the description shows it."""
         return self.described_path or self.path

@@ -147,7 +147,9 @@ REQUEST_LINES = [
         override=post("/health", b"", "X-HTTP-Method-Override: GET"),
         get_completion=get(COMPLETIONS),
     ),
-    Case("head", get("/health", method="HEAD"), (405,), "HEAD"),
+    Case("head", get("/health", method="HEAD"), (200,), "HEAD"),
+    Case("head_of_post", get(COMPLETIONS, method="HEAD"), (405,), "HEAD"),
+    Case("head_of_no_route", get("/HEALTH", method="HEAD"), (404,), "HEAD"),
 ]
 
 HOSTS = [

@@ -100,7 +100,7 @@ def test_no_route_answers_without_the_token(token_server, authorization):
             for method in METHODS:
                 client.send(get(path.replace("{model}", MODEL), *headers, method=method))
                 status = client.answer(method=method).status
-                operation = operations.get(method.lower())
+                operation = operations.get("get" if method == "HEAD" else method.lower())
                 if operation is None:
                     assert status == 405, (method, path)
                 elif operation["security"]:

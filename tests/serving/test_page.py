@@ -36,19 +36,19 @@ def server(tmp_path_factory) -> Iterator[RunningServer]:
         yield one
 
 
-def get(server: RunningServer, path: str, **headers: str):
+def get(server: RunningServer, path: str, method: str = "GET", **headers: str):
     """Send a request; return the response and its body."""
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)
     given = {name.replace("_", "-"): value for name, value in headers.items()}
-    connection.request("GET", path, headers=given)
+    connection.request(method, path, headers=given)
     response = connection.getresponse()
     content = response.read()
     connection.close()
     return response, content
 
 
-def with_token(server: RunningServer, path: str):
-    return get(server, path, Authorization=f"Bearer {TOKEN}")
+def with_token(server: RunningServer, path: str, method: str = "GET"):
+    return get(server, path, method, Authorization=f"Bearer {TOKEN}")
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -63,6 +63,30 @@ def test_every_file_is_served_as_it_is_with_its_type_and_policy(server, name):
     assert not any("unsafe" in rule or "*" in rule or "http" in rule for rule in policy)
     again, nothing = get(server, address_of(name), If_None_Match=response.headers["etag"])
     assert (again.status, nothing) == (304, b"")
+
+
+VARYING = {"date", "x-request-id"}
+"""Headers that differ from answer to answer."""
+
+
+@pytest.mark.parametrize("path", ["/", "/health", "/ready", "/v1/models", "/report", "/nothing"])
+def test_head_is_answered_as_get_without_the_body(server, path):
+    asked, content = with_token(server, path)
+    told, nothing = with_token(server, path, "HEAD")
+    expected, headers = (
+        {name: value for name, value in one.getheaders() if name.lower() not in VARYING}
+        for one in (asked, told)
+    )
+    assert (told.status, headers) == (asked.status, expected)
+    assert content and nothing == b""
+
+
+def test_head_needs_the_token_where_get_does_and_a_route_without_get_has_none(server):
+    assert get(server, "/v1/models", "HEAD")[0].status == 401
+    refused, _ = with_token(server, "/v1/completions", "HEAD")
+    assert refused.status == 405 and refused.headers["allow"] == "POST"
+    refused, _ = with_token(server, "/v1/models", "POST")
+    assert refused.status == 405 and refused.headers["allow"] == "GET, HEAD"
 
 
 @pytest.mark.parametrize("path", ["/page/", "/page/../serve.py", "/page/%2e%2e/app.py", "//docs"])
