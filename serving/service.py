@@ -137,6 +137,12 @@ class Service:
         """Compile all programs in a thread, then start the worker: from then on, requests are
         answered. An exception while compiling is logged, and the model has failed."""
         began = time.perf_counter()
+        log(
+            "compiling",
+            model=self.name,
+            batch_sizes=self.row_sizes,
+            note="/ready and requests to the model get status 503 until the event ready",
+        )
         self.sandbox.start()
         try:
             for warm_up in self._warm_ups:

@@ -89,6 +89,13 @@ def test_head_needs_the_token_where_get_does_and_a_route_without_get_has_none(se
     assert refused.status == 405 and refused.headers["allow"] == "GET, HEAD"
 
 
+def test_the_log_tells_that_programs_are_compiled_before_anything_is_answered(server):
+    get(server, "/health")
+    listening, compiling, *_ = server.lines()
+    assert (listening["event"], compiling["event"]) == ("listening", "compiling")
+    assert compiling["batch_sizes"] == [1, 2] and "/ready" in compiling["note"]
+
+
 @pytest.mark.parametrize("path", ["/page/", "/page/../serve.py", "/page/%2e%2e/app.py", "//docs"])
 def test_nothing_else_is_served(server, path):
     response, _ = get(server, path)
