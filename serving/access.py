@@ -1,6 +1,7 @@
 """Access control, by one table of all routes and methods: a request that is not in it is
 refused."""
 
+import difflib
 import hashlib
 import hmac
 import ipaddress
@@ -34,6 +35,10 @@ NEEDED = {
 UNLISTED = ("/page/", "/v1/models/")
 """Beginnings of paths that error messages do not list: files of the page, and the model by its
 name."""
+
+NEAR = 0.75
+"""Minimum similarity (difflib's ratio) of a suggested path to the wrong one. OpenAI's other routes,
+such as /v1/moderations, are less similar to ours."""
 
 HOST = re.compile(r"(?P<name>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
 """A Host header: a name, an IPv4 address or an IPv6 address in brackets; then, optionally, a
@@ -151,8 +156,7 @@ class AccessRules:
         if methods is None:
             if scope["path"].startswith("/v1/models/"):
                 raise _no_such_model(scope["path"].removeprefix("/v1/models/"))
-            known = ", ".join(self._listed)
-            raise ApiError(404, f"there is no such route: there are {known}", code="not_found")
+            raise self._no_such_route(scope["path"])
         access = methods.get(scope["method"])
         if access is None:
             allowed = ", ".join(sorted(methods))
@@ -165,6 +169,12 @@ class AccessRules:
         if access == "public" or not self._digests:
             return ""
         return self._check_token(_values(headers, b"authorization"))
+
+    def _no_such_route(self, path: str) -> ApiError:
+        near = difflib.get_close_matches(path[:100].lower(), self._listed, n=1, cutoff=NEAR)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        known = ", ".join(self._listed)
+        return ApiError(404, f"there is no such route{hint}: there are {known}", code="not_found")
 
     def _check_host(self, values: Sequence[bytes]) -> None:
         if len(values) != 1:

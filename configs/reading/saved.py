@@ -16,6 +16,7 @@ from configs.reading.inputs import (
     check_pretrained,
     is_exported,
     is_hugging_face,
+    nearest_path,
     tokenizer_file,
 )
 from configs.reading.overriding import FLAG
@@ -175,7 +176,8 @@ def _read_sections(path: Path) -> dict[str, Any]:
 
 def _no_run(workdir: Path, error: OSError) -> str:
     if not os.path.exists(workdir):
-        return f"workdir {workdir} is not there"
+        near = nearest_path(workdir)
+        return f"workdir {workdir} is not there" + (f" (did you mean {near}?)" if near else "")
     if isinstance(error, FileNotFoundError):
         return f"workdir {workdir} holds no run: it has no {NAME}"
     return f"{workdir / NAME} can not be read: {error.strerror}"

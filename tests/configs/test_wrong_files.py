@@ -219,6 +219,9 @@ def test_every_way_to_cut_a_config_off_is_refused(tmp_path):
 def test_a_folder_without_a_run_is_refused(tmp_path):
     with pytest.raises(UsageError, match="is not there"):
         read_config(tmp_path / "gone")
+    (tmp_path / "digits").mkdir()
+    with pytest.raises(UsageError, match=r"is not there \(did you mean .*/digits\?\)$"):
+        read_config(tmp_path / "digit")
     with pytest.raises(UsageError, match=r"holds no run: it has no config\.json"):
         read_config(tmp_path)
     (tmp_path / "config.json").mkdir()

@@ -44,6 +44,30 @@ def test_a_method_that_is_not_in_the_table_is_refused_and_told():
     with pytest.raises(ApiError) as caught:
         rules().check(request("/v1/models", "DELETE"))
     assert caught.value.status == 405 and caught.value.headers == {"Allow": "GET"}
+    assert status_of(request("/health", "HEAD")) == 405
+
+
+@pytest.mark.parametrize(
+    ("path", "near"),
+    [
+        ("/health/", "/health"),
+        ("/HEALTHZ", "/health"),
+        ("/models", "/v1/models"),
+        ("/v1/v1/models", "/v1/models"),
+    ],
+)
+def test_a_route_that_is_not_there_is_told_with_the_nearest(path, near):
+    with pytest.raises(ApiError) as caught:
+        rules().check(request(path))
+    assert str(caught.value) == (
+        f"there is no such route (did you mean {near}?): there are /health, /v1/models"
+    )
+
+
+@pytest.mark.parametrize("path", ["/", "/v1/moderations", "/v1/images/edits", "/" + "a" * 10_000])
+def test_a_route_that_is_like_none_is_told_without_a_guess(path):
+    with pytest.raises(ApiError, match=r"^there is no such route: there are /health, /v1/models$"):
+        rules().check(request(path))
 
 
 def test_each_token_opens_the_routes_and_is_named_apart():
