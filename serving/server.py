@@ -1,6 +1,7 @@
 """Runs the application in uvicorn: opens the socket, and stops gracefully at a signal."""
 
 import asyncio
+import errno
 import logging
 import os
 import socket
@@ -166,8 +167,19 @@ def listen(host: str, port: int) -> socket.socket:
         opened.listen(BACKLOG)
     except OSError as error:
         opened.close()
-        raise UsageError(f"--host={host} --port={port} can't be used: {error.strerror}") from None
+        raise UsageError(
+            f"--host={host} --port={port} can't be used: {error.strerror}{_remedy(error)}"
+        ) from None
     return opened
+
+
+def _remedy(error: OSError) -> str:
+    """Return what to do about an address that can't be used, for the end of a message."""
+    if error.errno == errno.EADDRINUSE:
+        return ": give another --port=N, or --port=0 for any that is free"
+    if error.errno == errno.EACCES:
+        return ": give a --port=N from 1024 on"
+    return ""
 
 
 def run(app: ASGIApp, service: Service, limits: Serve, opened: socket.socket) -> int:

@@ -4,6 +4,9 @@ import asyncio
 import errno
 import socket
 
+import pytest
+
+from configs.errors import UsageError
 from serving import accepting
 from serving.accepting import Acceptor
 from serving.connections import Connections, Stage
@@ -193,3 +196,13 @@ def test_when_no_file_can_be_opened_it_is_tried_again(monkeypatch):
             assert not failures
 
     run(fail)
+
+
+def test_a_port_in_use_is_refused_with_what_to_do():
+    with listen("127.0.0.1", 0) as opened:
+        port = opened.getsockname()[1]
+        with pytest.raises(UsageError) as refused:
+            listen("127.0.0.1", port)
+    message = str(refused.value)
+    assert message.startswith(f"--host=127.0.0.1 --port={port} can't be used: ")
+    assert message.endswith(": give another --port=N, or --port=0 for any that is free")
