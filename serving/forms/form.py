@@ -125,6 +125,8 @@ def parsed(body: bytes) -> dict[str, Any]:
 
     Raises `ApiError` for anything else, and for NaN and infinities.
     """
+    if not body.strip():
+        raise invalid("the body is empty: send a JSON object", code="invalid_json")
     try:
         values = pydantic_core.from_json(body, allow_inf_nan=False)
     except ValueError as error:

@@ -175,6 +175,13 @@ def properties(schema: dict[str, Any], description: dict[str, Any]) -> set[str]:
     return set(schema.get("properties", ())).union(*(properties(p, description) for p in parts))
 
 
+@pytest.mark.parametrize("body", [b"", b" \r\n"])
+def test_a_body_that_is_empty_is_called_so(body):
+    with pytest.raises(ApiError, match=r"^the body is empty: ") as refused:
+        ChatForm.read(body)
+    assert (refused.value.status, refused.value.code) == (400, "invalid_json")
+
+
 @pytest.mark.parametrize(
     ("values", "said"),
     [
