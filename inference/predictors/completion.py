@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from inference.engine.constraints import CONSTRAINT_FIELDS, Constraint
 from inference.predictors.predictor import (
+    ASK_FOR_PROMPT,
+    FOR_FILES,
     SAMPLING_FIELDS,
     WRITING_FIELDS,
     Predictor,
@@ -82,7 +84,7 @@ class TextCompletion(Predictor[Request, Completion]):
 
     @classmethod
     def refusal(cls, field: str, task: str) -> str:
-        return "is for pictures, and this model writes text: give --prompt"
+        return f"{FOR_FILES}, and this one continues a text: {ASK_FOR_PROMPT}"
 
     @classmethod
     def parse(cls, request: Mapping[str, Any]) -> list[Request]:

@@ -56,6 +56,11 @@ LIST_FIELDS = frozenset(("prompt", "input", "stop", "stop_tokens", "choices"))
 """Fields of a request whose values are lists."""
 
 
+FOR_FILES = "is for models that read pictures, recordings or files to translate"
+ASK_FOR_PROMPT = 'give --prompt="TEXT", or --prompt="$(cat FILE)" for the text in a file'
+"""Parts of the refusal of `input` by models that read prompts only."""
+
+
 def ignore(warning: str) -> None:
     """Ignore a warning. This is the default of `warn`."""
 
@@ -167,7 +172,7 @@ class PromptPredictor(Predictor[str, Output]):
     @classmethod
     def refusal(cls, field: str, task: str) -> str:
         if field == "input":
-            return "is for pictures, and this model reads texts: give --prompt"
+            return f"{FOR_FILES}, and this one reads prompts: {ASK_FOR_PROMPT}"
         return (
             f"is for models that write texts, and this one was trained for {task}: give --prompt "
             "alone"

@@ -153,7 +153,7 @@ def test_what_is_no_picture_takes_no_other_answer_away(digits, tmp_path, capsys,
     ("kind", "flags", "message"),
     [
         ("text", [], "--prompt is missing"),
-        ("text", ["--input=a.png"], "--input is for pictures"),
+        ("text", ["--input=a.png"], "--input is for models that read pictures"),
         ("text", ["--prompt=a", "--temperature=-1"], "--temperature must be >= 0, not -1.0"),
         ("text", ["--prompt=a", "--top_p=0"], "--top_p must be above 0"),
         ("text", ["--prompt=a", "--max_tokens=0"], "--max_tokens must be >= 1"),

@@ -3,7 +3,9 @@
 import pytest
 
 from inference.engine.constraints import CONSTRAINT_FIELDS
+from inference.predictors.classification import TextClassification
 from inference.predictors.completion import TextCompletion
+from inference.predictors.filling import GapFilling
 from inference.predictors.predictor import SEARCH_FIELDS, WRITING_FIELDS
 from inference.predictors.registry import CLASSIFIERS, PREDICTORS
 from inference.requests import RequestError
@@ -24,6 +26,13 @@ def test_every_field_that_a_predictor_does_not_take_is_refused_by_its_name(kind)
         assert str(error.value).startswith(f"{field} is for ")
     for field in kind.fields:
         kind.check_fields(request | {field: 1}, "the task")
+
+
+@pytest.mark.parametrize("kind", [TextCompletion, GapFilling, TextClassification])
+def test_a_model_of_prompts_says_what_to_give_for_a_file(kind):
+    with pytest.raises(RequestError) as error:
+        kind.check_fields({"input": ["a.txt"]}, "the task")
+    assert '--prompt="$(cat FILE)"' in str(error.value)
 
 
 @pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
