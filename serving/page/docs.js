@@ -51,7 +51,7 @@ class Reference {
       "section",
       { id: operation.operationId, "aria-labelledby": title },
       heading,
-      make("p", {}, `${operation.summary} `, make("span", { class: "muted" }, access)),
+      make("p", {}, ...prose(operation.summary), " ", make("span", { class: "muted" }, access)),
       ...this.body(operation.requestBody),
       ...this.answers(operation.responses),
     );
@@ -94,13 +94,18 @@ class Reference {
     const properties = Object.entries(resolved.properties ?? {});
     properties.sort(([one], [other]) => required.has(other) - required.has(one));
     return properties.flatMap(([name, field]) => {
-      const notes = [
-        required.has(name) && "required",
-        field.default !== undefined && field.default !== null && `default ${JSON.stringify(field.default)}`,
+      const isGiven = field.default !== undefined && field.default !== null;
+      const values = [
+        ...(isGiven ? [`default ${JSON.stringify(field.default)}`] : []),
         ...this.bounds(field),
-        this.resolved(field).description?.split("\n\n")[0],
       ];
-      const row = [prefix + name, this.type(field), notes.filter(Boolean).join("; ")];
+      const sentences = [
+        required.has(name) ? "required" : "",
+        this.resolved(field).description?.split("\n\n")[0] ?? "",
+        [...new Set(values)].join(", "),
+      ];
+      const meaning = sentences.filter(Boolean).map(sentence).join(" ");
+      const row = [prefix + name, this.type(field), meaning];
       return [row, ...(level < MOST_LEVELS ? this.inner(field, prefix + name, level + 1) : [])];
     });
   }
@@ -154,9 +159,25 @@ function typesOf(schema) {
   return [schema.type].flat().filter((type) => type !== "null");
 }
 
+/** Return a text that begins with a capital letter and ends with a mark. */
+function sentence(text) {
+  const mark = /[.!?]$/.test(text) ? "" : ".";
+  return text[0].toUpperCase() + text.slice(1) + mark;
+}
+
+/** Return the nodes of a text in which backticks enclose code. */
+function prose(text) {
+  return text.split("`").map((part, index) => (index % 2 ? make("code", {}, part) : part));
+}
+
 function table(caption, heads, rows) {
   const body = rows.map(([first, ...rest]) =>
-    make("tr", {}, make("th", { scope: "row" }, first), ...rest.map((text) => make("td", {}, text))),
+    make(
+      "tr",
+      {},
+      make("th", { scope: "row" }, first),
+      ...rest.map((text) => make("td", {}, ...prose(text))),
+    ),
   );
   return make(
     "div",

@@ -25,6 +25,11 @@ def test_the_description_is_shown(browser, text_server, width, scheme):
         assert {"prompt", "max_tokens", "stream_options.include_usage"} <= {*second}
         assert (second["n"], second["made_up"]) == ("integer", "list of object")
         assert second["made_up[].name"] == "string"
+        meanings = {first: meaning for first, *_, meaning in reversed(cells)}  # the body's first
+        assert meanings["model"] == "Required. The name of the model, as in /v1/models."
+        assert meanings["n"].startswith("Number of answers to each prompt. Default 1, at least 1")
+        assert page.locator("#complete td code:has-text('/v1/models')").count() >= 1
+        assert "`" not in page.locator("#reference").inner_text()
         assert second["400"] == "A wrong parameter, which the error names."
         assert "Open to everybody." in page.locator("#health p").first.inner_text()
         assert "Needs the token" in page.locator("#complete p").first.inner_text()
