@@ -58,7 +58,9 @@ async function take(model, messages, area, controls) {
   let isKept = true;
   try {
     const figures = await write(PATH, body, { signal: controls.begin(), onPart });
-    answer.end(`${reasonText(answer.reason)} · ${figuresText(figures, body.stream)}`);
+    const tokens = figures.usage?.completion_tokens ?? null;
+    const reason = reasonText(answer.reason, { tokens, most });
+    answer.end(`${reason} · ${figuresText(figures, body.stream)}`);
   } catch (error) {
     const isStopped = error.name === "AbortError";
     isKept = isStopped || answer.text !== "";

@@ -37,7 +37,9 @@ async function run(model, prompt, controls) {
   try {
     const figures = await write(PATH, body, { signal: controls.begin(), onPart });
     const note = figuresText(figures, body.stream);
-    for (const answer of answers) answer.end(reasonText(answer.reason));
+    const tokens = count > 1 ? null : (figures.usage?.completion_tokens ?? null);
+    const limit = { tokens, most: body.max_tokens };
+    for (const answer of answers) answer.end(reasonText(answer.reason, limit));
     if (count > 1) byId("text-outputs").append(make("p", { class: "note" }, `In all ${note}`));
     else answers[0].note.append(` · ${note}`);
   } catch (error) {

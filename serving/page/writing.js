@@ -4,11 +4,7 @@ import { events, send, sendForJson } from "/page/api.js";
 import { make } from "/page/dom.js";
 import { scoresOf, TokenText } from "/page/tokens.js";
 
-const REASONS = {
-  stop: "complete",
-  length: "the most tokens were reached",
-  tool_calls: "a function is called",
-};
+const REASONS = { stop: "complete", tool_calls: "a function is called" };
 
 /** An answer on the page. name: what it is called; before: a text that stands before it. */
 export class Answer {
@@ -68,9 +64,19 @@ function partOf(choice) {
   };
 }
 
-/** Return why an answer has ended, in words. */
-export function reasonText(reason) {
-  return REASONS[reason] ?? reason ?? "";
+/**
+ * Return why an answer has ended, in words. tokens: how many it has, null if that is not known; most:
+ * how many were asked for.
+ */
+export function reasonText(reason, { tokens, most }) {
+  if (reason !== "length") return REASONS[reason] ?? reason ?? "";
+  if (tokens === null) return "the limit of tokens was reached";
+  if (tokens < most) return "the model's context is full";
+  return `the limit of ${tokensText(tokens)} was reached`;
+}
+
+function tokensText(count) {
+  return count === 1 ? "1 token" : `${count} tokens`;
 }
 
 /** Return how many tokens were written, and how fast. */
@@ -78,7 +84,7 @@ export function figuresText({ usage, seconds, firstSeconds }, isStreamed) {
   const parts = [];
   if (usage !== null) {
     const count = usage.completion_tokens;
-    parts.push(`${count} tokens in ${seconds.toFixed(2)} s`);
+    parts.push(`${tokensText(count)} in ${seconds.toFixed(2)} s`);
     if (seconds > 0 && count > 1) parts.push(`${Math.round(count / seconds)} tokens/s`);
   }
   if (isStreamed && firstSeconds !== null) parts.push(`first after ${firstSeconds.toFixed(2)} s`);

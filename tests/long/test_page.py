@@ -45,6 +45,7 @@ def test_a_completion_streams_and_is_the_text_of_its_seed(browser, text_server, 
         assert page.locator(".written").text_content() == choice["text"]
         note = page.locator("#text-outputs .note").inner_text()
         assert f"{answer['usage']['completion_tokens']} tokens" in note
+        assert choice["finish_reason"] == "stop" and note.startswith("complete · ")
         assert page.locator("#text-run").is_enabled() and page.locator("#problem").is_hidden()
 
 

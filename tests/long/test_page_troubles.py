@@ -42,6 +42,23 @@ def test_a_connection_that_is_lost_in_the_middle_is_told_in_our_words(browser, t
         assert page.locator("#problem p").inner_text() == "the answer broke off"
 
 
+REASON = "(limit) => import('/page/writing.js').then((one) => one.reasonText('length', limit))"
+
+
+@pytest.mark.parametrize(
+    ("tokens", "words"),
+    [
+        (1, "the limit of 1 token was reached"),
+        (0, "the model's context is full"),
+        (None, "the limit of tokens was reached"),
+    ],
+)
+def test_what_has_cut_a_text_off_is_told(browser, text_server, tokens, words):
+    """Where it is the context, the text has fewer tokens than were asked for."""
+    with opened(browser, text_server, "#text-panel") as page:
+        assert page.evaluate(REASON, {"tokens": tokens, "most": 1}) == words
+
+
 def test_a_stream_that_is_not_read_to_its_end_is_cancelled(browser, text_server):
     with opened(browser, text_server, "#text-panel") as page:
         page.evaluate("""async () => {
