@@ -66,11 +66,11 @@ def test_a_stream_that_is_not_read_to_its_end_is_cancelled(browser, text_server)
           const end = new TextEncoder().encode("data: [DONE]\\n\\n");
           const stream = new ReadableStream({
             start: (controller) => controller.enqueue(end),
-            cancel: () => (window.isCancelled = true),
+            cancel: () => (document.body.dataset.isCancelled = ""),
           });
           for await (const event of events(new Response(stream)));
         }""")
-        page.wait_for_function("window.isCancelled")
+        page.wait_for_selector("body[data-is-cancelled]")
 
 
 def test_the_status_is_found_again_after_a_lost_request(browser, text_server):
