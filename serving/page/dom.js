@@ -69,12 +69,12 @@ export class Spoken {
   }
 }
 
-/** Submit a form by keys. isPressed(event): whether they are pressed. */
+/** Submit a form by keys, once if they are held. isPressed(event): whether they are pressed. */
 export function submitOn(area, form, isPressed) {
   area.addEventListener("keydown", (event) => {
     if (event.key !== "Enter" || isComposing(event) || !isPressed(event)) return;
     event.preventDefault();
-    form.requestSubmit();
+    if (!event.repeat) form.requestSubmit();
   });
 }
 

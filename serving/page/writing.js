@@ -91,13 +91,17 @@ export function figuresText({ usage, seconds, firstSeconds }, isStreamed) {
   return parts.join(" · ");
 }
 
-/** Two buttons: one that starts a run, and one that stops it. The focus stays with them. */
+/**
+ * Two buttons: one that starts a run, and one that stops it. The focus stays with them, so a key that
+ * is held would go on to the other button: its repetitions are dropped.
+ */
 export class Controls {
   constructor(run, stop) {
     this.run = run;
     this.stop = stop;
     this.controller = null;
     stop.addEventListener("click", () => this.controller?.abort());
+    for (const button of [run, stop]) button.addEventListener("keydown", dropRepeated);
   }
 
   get isRunning() {
@@ -122,4 +126,8 @@ export class Controls {
     if (hasFocus) to.focus();
     from.disabled = true;
   }
+}
+
+function dropRepeated(event) {
+  if (event.repeat && event.key === "Enter") event.preventDefault();
 }

@@ -61,8 +61,10 @@ def test_a_completion_is_stopped(browser, text_server):
         page.locator("#text-run").focus()
         # The end of a text is made unlikely, so that it would go on for long.
         page.route("**/v1/completions", lambda route: route.continue_(post_data=endless(route)))
-        page.keyboard.press("Enter")
+        page.keyboard.down("Enter")
         page.wait_for_selector("#text-stop:focus")
+        page.keyboard.down("Enter")  # A key that is held repeats: it does not stop what it began.
+        page.keyboard.up("Enter")
         page.wait_for_selector(".written:not(:empty)")
         assert page.locator("#text-outputs article").get_attribute("aria-busy") == "true"
         assert page.locator("#text-stop:focus").count() == 1
