@@ -18,16 +18,16 @@ def stream(*arguments):
     import time
 
     for batch in _plain(*arguments):
-        time.sleep(0.1)
+        time.sleep(0.4)
         yield batch
 """
-"""Added to `data/prefetch.py`: every batch takes 100 ms more."""
+"""Added to `data/prefetch.py`: every batch takes 400 ms more, much on a busy machine too."""
 
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch):
     monkeypatch.setattr(quick, "SLICE_SECONDS", 0.02)
-    loop = dataclasses.replace(quick.ROWS["loop"], count=20)
+    loop = dataclasses.replace(quick.ROWS["loop"], count=8)
     monkeypatch.setitem(quick.ROWS, "loop", loop)
 
 
@@ -58,7 +58,7 @@ def test_a_tree_with_a_slower_input_fails(tmp_path, capsys, monkeypatch):
         file.write(SLOWER)
     comparison = quick.Comparison({quick.BASE: ROOT, quick.THIS: slow}, tmp_path)
     found = dict(quick.lines(comparison, ["loop", "input"], turns=1))
-    assert all(one.fails and one.ratio > 2 for one in found.values())
+    assert {name: one.fails for name, one in found.items()} == {"loop": True, "input": True}
     assert capsys.readouterr().out.count("too slow") == 2
 
 
