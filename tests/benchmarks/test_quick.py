@@ -58,7 +58,8 @@ def test_a_tree_with_a_slower_input_fails(tmp_path, capsys, monkeypatch):
         file.write(SLOWER)
     comparison = quick.Comparison({quick.BASE: ROOT, quick.THIS: slow}, tmp_path)
     found = dict(quick.lines(comparison, ["loop", "input"], turns=1))
-    assert {name: one.fails for name, one in found.items()} == {"loop": True, "input": True}
+    assert found.keys() == {"loop", "input"}
+    assert all(one.fails and one.ratio > 2 for one in found.values())
     assert capsys.readouterr().out.count("too slow") == 2
 
 

@@ -38,7 +38,8 @@ def toy(name: str, column: str) -> dict:
 
 def first_losses(row: dict, *names: str) -> list[np.ndarray]:
     sides = measure(row, names, turns=1, seconds=0.0, warm_up=6)
-    if any("could not create a primitive" in (side.failed or "") for side in sides.values()):
+    peers = [side for name, side in sides.items() if name != "triform"]
+    if any("could not create a primitive" in (side.failed or "") for side in peers):
         pytest.skip("PyTorch has no layer of this kind in bfloat16 on this CPU")
     assert {side: alive.failed for side, alive in sides.items()} == dict.fromkeys(sides)
     return [np.array(side.first) for side in sides.values()]
