@@ -39,9 +39,10 @@ test: $(DEV) lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal --ignore=tests/parity --ignore=tests/full --ignore=tests/long --ignore=tests/benchmarks --ignore=tests/golden
 
 # Every family on every modality, from a mesh through a checkpoint to another one; two hosts as one;
-# benchmarks at toy size; workdirs of earlier, which evaluate to the same figures.
+# benchmarks at toy size; workdirs of earlier, which evaluate to the same figures. PART=2/3: the second
+# third of the tests.
 test-full: $(DEV)
-	$(BIN)/python -m pytest -n 2 --dist worksteal --ignore=tests/benchmarks/test_train_step.py tests/full tests/benchmarks tests/golden
+	$(BIN)/python -m pytest -n 2 --dist worksteal --ignore=tests/benchmarks/test_train_step.py $(if $(PART),--part=$(PART)) tests/full tests/benchmarks tests/golden
 
 # A server under attack, and after it; 500 random requests to each route; the web page in a browser,
 # where Chromium is installed.

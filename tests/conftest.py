@@ -4,6 +4,7 @@ file outside the test's own folders."""
 import gc
 import os
 import sys
+import zlib
 
 # Before JAX is imported anywhere. The meshes of the tests need devices; and most of what they
 # compile runs a few times, so that what makes it fast would take longer than it saves: so too the
@@ -20,6 +21,22 @@ from hypothesis import HealthCheck, settings
 # How long an example takes says nothing of the code where other work runs beside the tests.
 settings.register_profile("any speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any speed")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--part", metavar="K/N", help="run the K-th of N parts of the tests")
+
+
+def pytest_collection_modifyitems(config, items):
+    if not (part := config.getoption("--part")):
+        return
+    number, _, parts = (int(digits) if digits.isdecimal() else 0 for digits in part.partition("/"))
+    if not 1 <= number <= parts:
+        raise pytest.UsageError(f"--part={part}: give K/N, two numbers with K from 1 to N")
+    chosen = [zlib.crc32(item.nodeid.encode()) % parts == number - 1 for item in items]
+    left = [item for item, is_chosen in zip(items, chosen, strict=True) if not is_chosen]
+    config.hook.pytest_deselected(items=left)
+    items[:] = [item for item, is_chosen in zip(items, chosen, strict=True) if is_chosen]
 
 
 @pytest.fixture(scope="session")
