@@ -69,8 +69,9 @@ def here(text: str) -> str:
     return OF_A_COMMIT.sub("", text)
 
 
-LONG_PAGES = [name for name in DOCUMENTS if re.search("add_a_|fine_tuning|serving", name)]
-"""Their commands check types, run tests, train and serve, which takes minutes: see tests/full."""
+LONG_PAGES = [name for name in DOCUMENTS if re.search("add_a_|export|fine_tuning|serving|stablehlo", name)]
+"""Their commands check types, run tests, train, export and serve, which takes minutes: see
+tests/full."""
 
 
 @pytest.mark.parametrize("document", [name for name in DOCUMENTS if name not in LONG_PAGES])
