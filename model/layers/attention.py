@@ -16,7 +16,7 @@ from model.layers.attend import AttentionMask, attend, attend_to_cache, visible
 from model.layers.linear import linear
 from model.layers.norms import norm
 from model.layers.numerics import Numerics
-from model.layers.positions import Scaling, rotary, segment_positions
+from model.layers.positions import Scaling, rotary_waves, rotate, segment_positions
 from model.layers.sharding import constrain
 from model.layers.states import State, StateAxes
 
@@ -86,7 +86,7 @@ class Attention(HeadProjections):
     or a sliding window, with or without rotary positions.
 
     `window`: a query sees only positions less than this distance away; None: all.
-    `rotary_base`, `rotary_scaling`: `base` and `scaling` of `model.layers.positions.rotary`;
+    `rotary_base`, `rotary_scaling`: `base` and `scaling` of `model.layers.positions.rotary_waves`;
         `rotary_base` None: no rotary positions.
     `implementation`: as in `attend`.
     `qk_norm_epsilon`: the epsilon of an RMS norm of the queries and of one of the keys, over each
@@ -162,7 +162,7 @@ class Attention(HeadProjections):
     def _full_sequence(self, x_BTD: jax.Array, segments_BT: jax.Array | None) -> jax.Array:
         index_BT = jnp.arange(x_BTD.shape[1])[None]
         positions_BT = index_BT if segments_BT is None else segment_positions(segments_BT)
-        q_BTNH, k_BTKH, v_BTKH = self._project(x_BTD, positions_BT)
+        q_BTNH, k_BTKH, v_BTKH = self._project(x_BTD, positions_BT, below=x_BTD.shape[1])
         # Every query attends to every key: gather the keys if the length is sharded.
         k_BSKH = constrain(k_BTKH, "batch", None, "kv_heads", "head_dim")
         v_BSKH = constrain(v_BTKH, "batch", None, "kv_heads", "head_dim")
@@ -210,7 +210,7 @@ class Attention(HeadProjections):
         return attend_to_cache(q_BTNH, k_BKHS, v_BKSH, mask_BTS, precision=self.precision), cache
 
     def _project(
-        self, x_BTD: jax.Array, positions_BT: jax.Array
+        self, x_BTD: jax.Array, positions_BT: jax.Array, *, below: int | None = None
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         q_BTNH = constrain(self.query(x_BTD), "batch", "length", "heads", "head_dim")
         k_BTKH = constrain(self.key(x_BTD), "batch", "length", "kv_heads", "head_dim")
@@ -219,8 +219,9 @@ class Attention(HeadProjections):
             assert self.key_norm is not None
             q_BTNH, k_BTKH = self.query_norm(q_BTNH), self.key_norm(k_BTKH)
         if self.rotary_base is not None:
-            rotation = (positions_BT, self.rotary_base, self.rotary_scaling)
-            q_BTNH, k_BTKH = rotary(q_BTNH, *rotation), rotary(k_BTKH, *rotation)
+            rotation = (self.head_dim // 2, self.rotary_base, self.rotary_scaling)
+            waves = rotary_waves(positions_BT, *rotation, below=below)
+            q_BTNH, k_BTKH = rotate(q_BTNH, waves), rotate(k_BTKH, waves)
         return q_BTNH, k_BTKH, v_BTKH
 
 

@@ -33,23 +33,44 @@ Scaling = tuple[float, float, float, float]
 """(factor, low, high, original length): see `rotary_frequencies`."""
 
 
-def rotary(
-    x_BTNH: jax.Array, positions_BT: jax.Array, base: float, scaling: Scaling | None = None
-) -> jax.Array:
-    """Apply rotary positions: rotate each pair of elements (i, i + H/2) of a head by the angle
-    position · frequency.
-
-    Su et al. 2021, arXiv:2104.09864, eq. 15, but with pairs as in Hugging Face's Llama.
-    `positions_BT` may be [1, T].
+def rotary_waves(
+    positions_BT: jax.Array,
+    half: int,
+    base: float,
+    scaling: Scaling | None = None,
+    *,
+    below: int | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """Return cosine and sine of the angles position · frequency, for `rotate`: float32
+    [B, T, 1, half]. `positions_BT` may be [1, T].
 
     `base`, `scaling`: see `rotary_frequencies`.
-
-    The computation is in float32; the result has the dtype of the input.
+    `below`: a bound of the positions. With it, the waves are computed once, for all positions below
+        the bound, and looked up. Without it, XLA computes them again for the queries, the keys,
+        each layer and each gradient: 7 % of a train step of `python_stdlib` on a CPU.
     """
-    frequency_h = rotary_frequencies(x_BTNH.shape[-1] // 2, base, scaling)
-    angle_BT1h = positions_BT[:, :, None, None].astype(jnp.float32) * frequency_h
-    # The barrier keeps XLA from computing both again for each head, layer and gradient.
-    cos, sin = jax.lax.optimization_barrier((jnp.cos(angle_BT1h), jnp.sin(angle_BT1h)))
+    frequency_h = rotary_frequencies(half, base, scaling)
+    if below is None:
+        angle_BTh = positions_BT[:, :, None].astype(jnp.float32) * frequency_h
+        # The barrier keeps XLA from computing both again for each head.
+        waves = jnp.cos(angle_BTh), jnp.sin(angle_BTh)
+        cos_BTh, sin_BTh = jax.lax.optimization_barrier(waves)
+    else:
+        angle_Ph = jnp.arange(below, dtype=jnp.float32)[:, None] * frequency_h
+        waves_Px = jnp.concatenate([jnp.cos(angle_Ph), jnp.sin(angle_Ph)], axis=1)
+        waves_BTx = waves_Px.at[positions_BT].get(mode="promise_in_bounds")
+        cos_BTh, sin_BTh = jnp.split(waves_BTx, 2, axis=2)
+    return cos_BTh[:, :, None], sin_BTh[:, :, None]
+
+
+def rotate(x_BTNH: jax.Array, waves: tuple[jax.Array, jax.Array]) -> jax.Array:
+    """Apply rotary positions: rotate each pair of elements (i, i + H/2) of a head by an angle whose
+    cosine and sine are `waves`, each [B, T, 1, H/2].
+
+    Su et al. 2021, arXiv:2104.09864, eq. 15, but with pairs as in Hugging Face's Llama. The
+    computation is in float32; the result has the dtype of the input.
+    """
+    cos, sin = waves
     first, second = jnp.split(x_BTNH.astype(jnp.float32), 2, axis=-1)
     rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
     return rotated.astype(x_BTNH.dtype)

@@ -94,13 +94,25 @@ def test_rotary_scores_depend_on_distance_alone():
 
     def score(target, source):
         rotated = [
-            positions.rotary(x, jnp.array([[at]]), 100.0) for x, at in ((q, target), (k, source))
+            positions.rotate(x, positions.rotary_waves(jnp.array([[at]]), 4, 100.0))
+            for x, at in ((q, target), (k, source))
         ]
         return float(jnp.sum(rotated[0] * rotated[1]))
 
     assert score(7, 3) == pytest.approx(score(104, 100), abs=1e-4)
     assert score(0, 0) == pytest.approx(float(jnp.sum(q * k)), abs=1e-5)
     assert score(7, 3) != pytest.approx(score(7, 4), abs=1e-3)
+
+
+def test_rotary_waves_of_a_bound_are_those_of_the_positions():
+    at = jnp.array([[0, 1, 2, 0, 1, 5], [3, 0, 1, 2, 3, 4]])
+    scaling = (8.0, 1.0, 4.0, 3.0)
+    for one, other in zip(
+        positions.rotary_waves(at, 4, 100.0, scaling),
+        positions.rotary_waves(at, 4, 100.0, scaling, below=6),
+        strict=True,
+    ):
+        np.testing.assert_allclose(other, one, rtol=0, atol=1e-7)
 
 
 def test_segment_positions_count_within_each_run():
