@@ -19,6 +19,7 @@ def get_config():
 
     config.model.depth = 18
     config.model.stem = "small"
+    config.model.zero_init_residual = True
 
     config.optimizer = base.section("optimizer", "sgd")
     config.optimizer.learning_rate = 0.1

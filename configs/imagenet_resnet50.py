@@ -26,6 +26,7 @@ def get_config():
     config.data.augmentation.flip_probability = 0.5
 
     config.model.depth = 50
+    config.model.zero_init_residual = True
     config.task.label_smoothing = 0.1
 
     config.optimizer = base.section("optimizer", "sgd")

@@ -1,8 +1,8 @@
 """Residual networks for images.
 
-Initial values: convolutions He normal; norm scales 1, except 0 for the last norm of a block, so
-that the block starts as the identity (Goyal et al. 2017, arXiv:1706.02677, section 5.1);
-classifier 0.
+Initial values: convolutions He normal; norm scales 1, but with `zero_init_residual` 0 for the last
+norm of a block, so that the block starts as the identity (Goyal et al. 2017, arXiv:1706.02677,
+section 5.1); classifier LeCun normal.
 
 Axes: B batch, H height, W width, C channels.
 """
@@ -38,6 +38,7 @@ class Block(nnx.Module):
     is x, or a 1 x 1 convolution if the shape changes.
 
     `squeeze_excitation`: whether the branch ends with `SqueezeExcitation`.
+    `zero_init`: whether the scale of the last norm starts at 0.
     """
 
     def __init__(
@@ -50,12 +51,14 @@ class Block(nnx.Module):
         strides: int,
         bottleneck: bool,
         squeeze_excitation: bool,
+        zero_init: bool,
     ):
         channels_out = EXPANSION * channels if bottleneck else channels
         plan = [(channels, 3, strides), (channels, 3, 1)]
         if bottleneck:
             plan = [(channels, 1, 1), (channels, 3, strides), (channels_out, 1, 1)]
         inputs = [channels_in, *(outputs for outputs, _, _ in plan)]
+        scales = [1.0] * (len(plan) - 1) + [0.0 if zero_init else 1.0]
         self.convolutions = nnx.List(
             [
                 _convolution(channels, outputs, size, stride, numerics, rngs)
@@ -64,8 +67,8 @@ class Block(nnx.Module):
         )
         self.norms = nnx.List(
             [
-                batch_norm(outputs, numerics, rngs, scale=float(number < len(plan) - 1))
-                for number, (outputs, _, _) in enumerate(plan)
+                batch_norm(outputs, numerics, rngs, scale=scale)
+                for (outputs, _, _), scale in zip(plan, scales, strict=True)
             ]
         )
         self.excitation = self.shortcut = self.shortcut_norm = nnx.data(None)
@@ -102,6 +105,7 @@ class ResNet(nnx.Module):
     `stem`: "large", a 7 x 7 convolution and a max pooling, each of stride 2; "small", a 3 x 3
         convolution of stride 1 (section 4.2); "auto", "small" for images of up to 64 pixels a side,
         otherwise "large".
+    `zero_init_residual`: whether the last norm of each block starts with a scale of 0.
     `image_shape`: (height, width, channels).
     `pixel_mean`, `pixel_std`: as in `model.pictures.standardized`.
 
@@ -115,6 +119,7 @@ class ResNet(nnx.Module):
         width: int,
         stem: str,
         squeeze_excitation: bool,
+        zero_init_residual: bool,
         dropout: float,
         num_classes: int,
         image_shape: tuple[int, int, int],
@@ -144,12 +149,14 @@ class ResNet(nnx.Module):
                     strides=2 if stage and not number else 1,
                     bottleneck=bottleneck,
                     squeeze_excitation=squeeze_excitation,
+                    zero_init=zero_init_residual,
                 )
                 channels_in = EXPANSION * channels if bottleneck else channels
                 blocks.append(block)
         self.blocks = nnx.List(blocks)
+        std = channels_in**-0.5
         self.classes = logits_head(
-            channels_in, num_classes, ("embed", "classes"), numerics, rngs, std=0.0
+            channels_in, num_classes, ("embed", "classes"), numerics, rngs, std=std
         )
         self.pixel_mean, self.pixel_std = tuple(pixel_mean), tuple(pixel_std)
         self.dropout_rate, self.dtype = dropout, numerics.dtype

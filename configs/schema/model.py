@@ -431,6 +431,12 @@ class ResNet(PictureNetwork):
         "Whether blocks have squeeze-and-excitation: learned scaling of their channels.",
         aliases=("se",),
     )
+    zero_init_residual: bool = field(
+        False,
+        "Whether the scale of the last norm of a block is 0 at first, so that the block begins as "
+        "the identity: for long training with optimizer.name=sgd. Adam makes it grow too slowly.",
+        aliases=("zero_init_last", "zero_gamma"),
+    )
     dropout: Fraction = dropout_field("activations before the output layer")
 
 

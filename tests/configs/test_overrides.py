@@ -192,6 +192,7 @@ SETTABLE = {
     "model.bidirectional": ({"model.architecture": "rnn"}, "false", False),
     "model.stem": (RESNET, "large", "large"),
     "model.squeeze_excitation": (RESNET, "true", True),
+    "model.zero_init_residual": (RESNET, "true", True),
     "model.recurrence": ({"model.pattern": "AR"}, "lstm", "lstm"),
     "model.num_heads": ({}, "8", 8),
     "model.num_kv_heads": ({}, "2", 2),
