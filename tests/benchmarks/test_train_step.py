@@ -15,7 +15,7 @@ TOY = {
     "decoder_4x128": {"width": 32, "depth": 2, "heads": 2, "length": 16, "batch": 2},
     "lstm_2x200": {"width": 16, "depth": 2, "length": 8, "batch": 2, "vocabulary": 67},
     "cnn_32_64": {"channels": (4, 8), "width": 16, "size": 8, "batch": 4},
-    "resnet18_32": {"width": 4, "size": 16, "batch": 4, "learning_rate": 3e-3},
+    "resnet18_32": {"width": 4, "size": 16, "batch": 4},
     "vit_ti16_224": {
         "width": 24, "depth": 2, "patch": 4, "size": 16, "batch": 4, "classes": 10,
         "learning_rate": 1e-2,
