@@ -22,7 +22,7 @@ def get_config():
     config.model.depth = 18
     config.task.label_smoothing = 0.1
 
-    config.optimizer.learning_rate = 1e-3
+    config.optimizer.learning_rate = 3e-3
     config.optimizer.warmup_steps = 100
     config.optimizer.weight_decay = 0.05
     config.train.steps = 2000

@@ -2,7 +2,7 @@
 
 Initial values: convolutions He normal; norm scales 1, but with `zero_init_residual` 0 for the last
 norm of a block, so that the block starts as the identity (Goyal et al. 2017, arXiv:1706.02677,
-section 5.1); classifier LeCun normal.
+section 5.1); classifier normal with variance 1 / (3 · its inputs), as much as PyTorch's.
 
 Axes: B batch, H height, W width, C channels.
 """
@@ -154,7 +154,7 @@ class ResNet(nnx.Module):
                 channels_in = EXPANSION * channels if bottleneck else channels
                 blocks.append(block)
         self.blocks = nnx.List(blocks)
-        std = channels_in**-0.5
+        std = (3 * channels_in) ** -0.5
         self.classes = logits_head(
             channels_in, num_classes, ("embed", "classes"), numerics, rngs, std=std
         )
