@@ -63,7 +63,7 @@ def test_a_tree_with_a_slower_input_fails(tmp_path, capsys, monkeypatch):
     assert capsys.readouterr().out.count("too slow") == 2
 
 
-@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a checkout of git")
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="without .git, no commit to compare with")
 def test_the_last_commit_is_measured_beside_this_tree(capsys):
     quick.main(["--base=HEAD", "--row=cnn", "--row=start", "--turns=1"])
     out = capsys.readouterr().out

@@ -56,7 +56,10 @@ def test_our_description(served, tmp_path):
     check(description, server, tmp_path, file=file_of(kind))
 
 
-@pytest.mark.skipif(DESCRIPTION not in os.environ, reason=f"{DESCRIPTION} names no file")
+@pytest.mark.skipif(
+    DESCRIPTION not in os.environ,
+    reason=f"OpenAI's description is not ours to ship: set {DESCRIPTION} to your copy",
+)
 @pytest.mark.parametrize("served", OPENAI_ROUTES, indirect=True)
 @pytest.mark.timeout(SECONDS + 120)
 def test_the_description_of_openai(served, tmp_path):
