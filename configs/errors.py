@@ -1,4 +1,7 @@
-"""The exception for errors that the user can fix."""
+"""The exception for errors that the user can fix, and a way to raise it for a user's file."""
+
+import contextlib
+from collections.abc import Iterator
 
 
 class UsageError(Exception):
@@ -11,3 +14,22 @@ class UsageError(Exception):
 
     def __init__(self, message: str):
         super().__init__(" ".join(line.strip() for line in message.splitlines()))
+
+
+@contextlib.contextmanager
+def blaming(where: str) -> Iterator[None]:
+    """Turn whatever goes wrong while the user's input is read into a `UsageError` that begins with
+    `where`.
+
+    where: the place of the input, such as a file and a line, or a setting.
+
+    Errors that are no `UsageError`, such as those of a decoder or of a template, become one; its
+    message ends with theirs. A lack of memory is not the input's mistake and stays what it is.
+    """
+    try:
+        yield
+    except (UsageError, MemoryError):
+        raise
+    except Exception as error:
+        what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        raise UsageError(f"{where}: {what}") from error
