@@ -103,10 +103,9 @@ def main(argv: Sequence[str]) -> int:
     restored = source.restore(mesh, warn=lambda text: notify(f"evaluate.py: {text}"))
     reuse_library(config, mesh, restored.manifest)
     dataset = prepare(config.data, progress=progress.preparation, warn=notify)
-    if dataset.fingerprint != restored.manifest["data"]["fingerprint"]:
-        raise UsageError(
-            f"the data changed since {data_from} was trained: its metrics would not hold"
-        )
+    changes = dataset.changes_since(restored.manifest["data"])
+    if changes is not None:
+        raise UsageError(f"{changes} since {data_from} was trained: its metrics would not hold")
     split = choose_split(dataset, arguments.split)
     keep = None if arguments.predictions is not None else Predictions.arrays()
 

@@ -264,7 +264,8 @@ class Run:
         if message := self.checkpoints.metric.not_compared(self.evaluator.history):
             self.log.warn(message)
         if manifest is not None:
-            check_same_data(manifest, self.dataset.fingerprint, self.workdir)
+            changes = self.dataset.changes_since(manifest["data"])
+            check_same_data(first, changes, self.workdir)
         if is_main_process():
             write_config(self.config, self.workdir)
             if self.dataset.tokenizer is not None:

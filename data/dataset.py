@@ -30,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from configs.data_spec import DataSpec
+from data import changes
 from data.codecs.tokenizers import Tokenizer
 from data.length_buckets import Lengths, PaddedShape
 from data.records import read_names
@@ -201,6 +202,8 @@ class Dataset:
     cleaning: for each split of cleaned text, the counts that `data.cleaning.clean` returns.
     warnings: warnings for the user, one line each.
     places: for each split, a text that says where its examples come from.
+    prepared_by: all that determined the records, as JSON values by name: settings, versions of the
+        code, and a hash of the source.
     """
 
     fingerprint: str
@@ -210,6 +213,7 @@ class Dataset:
     cleaning: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     places: Mapping[str, str] = field(default_factory=dict)
+    prepared_by: Mapping[str, Any] = field(default_factory=dict)
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of token ids. Only for data with a tokenizer."""
@@ -219,7 +223,19 @@ class Dataset:
     @property
     def metadata(self) -> dict[str, Any]:
         """The entry for the data in a checkpoint's manifest, as JSON values."""
-        return {"fingerprint": self.fingerprint, **self.spec.to_manifest()}
+        facts = {"fingerprint": self.fingerprint, "prepared_by": dict(self.prepared_by)}
+        return {**facts, **self.spec.to_manifest()}
+
+    def changes_since(self, data: Mapping[str, Any]) -> str | None:
+        """Return None if the examples are those of a checkpoint; else the beginning of a message,
+        such as "the data changed (data.tokenizer)".
+
+        data: the entry for the data in the checkpoint's manifest.
+        """
+        if data["fingerprint"] == self.fingerprint:
+            return None
+        differences = changes.between(data.get("prepared_by"), self.prepared_by)
+        return f"the data changed ({differences})" if differences else "the data changed"
 
     @property
     def tokens_per_example(self) -> float | None:

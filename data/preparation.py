@@ -70,8 +70,10 @@ def prepare(
     source_key: Any = sources[0].source_key()
     if settings.source == "mixture":
         source_key = [[source.name, source.source_key()] for source in sources]
-    key = digest({"source": settings.source, "contents": source_key, **preparation.cache_key()})
+    cache_key = preparation.cache_key()
+    key = digest({"source": settings.source, "contents": source_key, **cache_key})
     folder = cache / "prepared" / f"{settings.source}-{key[:24]}"
+    prepared_by = {"source": digest(source_key), **json.loads(json.dumps(cache_key))}
 
     def build(temporary: Path) -> None:
         examples = [_raw_splits(source, cache, progress) for source in sources]
@@ -80,7 +82,8 @@ def prepare(
 
     build_once(folder, build)
     dataset = preparation.open(folder, json.loads((folder / _METADATA).read_text()))
-    dataset = replace(dataset, places=places(sources, settings, dataset.splits))
+    origins = places(sources, settings, dataset.splits)
+    dataset = replace(dataset, places=origins, prepared_by=prepared_by)
     cuts = uneven_cuts(sources, settings, dataset.splits)
     for line in (*dataset.warnings, *describe_unknown(dataset), *cuts):
         warn(line)

@@ -32,12 +32,15 @@ def why_finished(config: Config, workdir: Path, step: int, stale: str | None) ->
     return None
 
 
-def check_same_data(manifest: Mapping[str, Any], fingerprint: str, workdir: Path) -> None:
-    """Raise `UsageError` if the fingerprint of the checkpoint's training data differs."""
-    if manifest["data"]["fingerprint"] != fingerprint:
+def check_same_data(step: int, changes: str | None, workdir: Path) -> None:
+    """Raise `UsageError` if the training data is not that of the checkpoint of `step`.
+
+    changes: the differences, as `Dataset.changes_since` returns them.
+    """
+    if changes is not None:
         raise UsageError(
-            f"the data changed since checkpoint {manifest['step']} of {workdir}: give the old "
-            "data, or another --workdir"
+            f"{changes} since checkpoint {step} of {workdir}: give the old data, or another "
+            "--workdir"
         )
 
 

@@ -16,6 +16,14 @@ VERSION = "1.0.0"
 """Version of the files' layout; files of a different version are not read."""
 
 
+class _LocalInfo(tfds.core.DatasetInfo):
+    """The description of a dataset that nobody has published."""
+
+    def initialize_from_bucket(self) -> None:
+        """Do nothing: the base class would ask for it in the network, and leave a folder in the
+        system's folder of temporary files."""
+
+
 class SourceBuilder(tfds.core.GeneratorBasedBuilder):
     """Builds a TensorFlow dataset of the examples of a source. TensorFlow itself is not needed."""
 
@@ -30,7 +38,7 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder):
 
     def _info(self) -> tfds.core.DatasetInfo:
         features = tfds.features.FeaturesDict(self._source.features())
-        return tfds.core.DatasetInfo(builder=self, features=features, disable_shuffling=True)
+        return _LocalInfo(builder=self, features=features, disable_shuffling=True)
 
     def _split_generators(self, download_manager: Any) -> dict[str, Any]:
         return {split: self._generate_examples(split) for split in self._source.splits}

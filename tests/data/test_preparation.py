@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -287,3 +288,11 @@ def test_the_standard_library_as_the_recipe_prepares_it():
     assert dataset.splits["train"].bytes / dataset.splits["train"].targets > 3
     facts = json.loads((dataset.splits["train"].path.parent / "metadata.json").read_text())
     assert facts["splits"]["train"]["examples"] == dataset.splits["train"].examples
+
+
+def test_nothing_is_left_outside_the_cache(settings, tmp_path, monkeypatch):
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    prepare(settings())
+    assert not list(temporary.iterdir())

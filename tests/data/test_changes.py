@@ -1,0 +1,32 @@
+"""Promises of `data.changes`: whoever has an old workdir learns what changed in its data."""
+
+import dataclasses
+
+from configs.schema.data import TextFiles
+from configs.schema.tokenizers import Bytes
+from data import changes
+from data.preparation import prepare
+
+
+def test_the_differences_are_named(monkeypatch):
+    monkeypatch.setattr(changes, "CHANGES", {"pictures": {4: "12 bits are scaled", 5: "tRNS"}})
+    old = {"source": "a", "pictures": 3, "image_size": 8}
+    assert changes.between(old, {**old, "source": "b"}) == "its files or their order"
+    assert changes.between(old, {**old, "pictures": 4}) == "12 bits are scaled"
+    assert changes.between(old, {**old, "pictures": 5, "image_size": 9}) == (
+        "12 bits are scaled, and tRNS, and image_size"
+    )
+    assert changes.between({**old, "pictures": 4}, {**old, "pictures": 5}) == "tRNS"
+    assert changes.between(None, old) == "its files, or 12 bits are scaled and tRNS"
+    assert changes.between(None, {"source": "a"}) == ""
+
+
+def test_only_other_examples_are_a_change(corpus, tmp_path):
+    settings = TextFiles(path=str(corpus), tokenizer=Bytes(), cache_dir=str(tmp_path / "cache"))
+    dataset = prepare(settings)
+    data = dataset.metadata
+    assert dataset.changes_since(data) is None
+    other = dataclasses.replace(dataset, prepared_by={**dataset.prepared_by, "sequence_length": 9})
+    assert other.changes_since(data) is None
+    other = dataclasses.replace(other, fingerprint="another")
+    assert other.changes_since(data) == "the data changed (sequence_length)"
