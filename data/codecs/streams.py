@@ -59,8 +59,8 @@ def is_cut_ogg(encoded: bytes) -> bool:
 
 
 def missing(encoded: bytes) -> float:
-    """Return the share of the samples announced by a WAV file's header that the file lacks; 0 for
-    other formats."""
+    """Return the share of the samples announced by the header of a WAV or AIFF file that the file
+    lacks; 0 for other formats."""
     place, size = _data_chunk(encoded)
     return max(0, place + size - len(encoded)) / size if 0 < size < UNKNOWN_SIZE else 0.0
 
@@ -79,13 +79,13 @@ def _heads(encoded: bytes) -> Iterator[re.Match[bytes]]:
 
 
 def _data_chunk(encoded: bytes) -> tuple[int, int]:
-    """Return where the samples of a WAV file begin, and their size in bytes by its header; zeros if
-    it has none, or is of another format."""
-    place = 12
-    while encoded[:4] == b"RIFF" and place + 8 <= len(encoded):
-        kind, size = struct.unpack_from("<4sI", encoded, place)
+    """Return where the samples of a WAV or AIFF file begin, and their size in bytes by its header;
+    zeros if it has none, or is of another format."""
+    place, heads = 12, {b"RIFF": "<4sI", b"FORM": ">4sI"}
+    while encoded[:4] in heads and place + 8 <= len(encoded):
+        kind, size = struct.unpack_from(heads[encoded[:4]], encoded, place)
         place += 8
-        if kind == b"data":
+        if kind in (b"data", b"SSND"):
             return place, size
         place += size + size % 2
     return 0, 0

@@ -159,7 +159,7 @@ def test_a_long_recording_is_decoded_in_blocks():
     tracemalloc.stop()
 
 
-WAV, FLAC, MP3 = (encoded(voice(1.0), form=form) for form in ("WAV", "FLAC", "MP3"))
+WAV, FLAC, MP3, AIFF = (encoded(voice(1.0), form=form) for form in ("WAV", "FLAC", "MP3", "AIFF"))
 OGG = encoded(np.tile(voice(1.0), 20), form="OGG")
 DAMAGED = {
     "empty": (b"", "it is empty"),
@@ -168,6 +168,7 @@ DAMAGED = {
         "it is of no format that is known: WAV, FLAC, OGG and MP3 are",
     ),
     "half a WAV": (WAV[: len(WAV) // 2], "it is cut off: 50% of it are there"),
+    "half an AIFF": (AIFF[: len(AIFF) // 2], "it is cut off: 50% of it are there"),
     "half a FLAC": (
         FLAC[: len(FLAC) // 2],
         "no recording that can be decoded: it is damaged, or cut off",
