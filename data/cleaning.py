@@ -89,7 +89,7 @@ def clean(
     """
     if not is_on(settings):
         return [Pieces(records) for _, records in parts], {}
-    normalize, strip = _normalizer(settings), _stripper(settings)
+    normalize, strip = normalizer(settings), _stripper(settings)
     survey = _Survey(settings, normalize, strip)
     kept: dict[int, NDArray[np.int64]] = {}
     for number in sorted(range(len(parts)), key=lambda one: _ORDER.index(parts[one][0])):
@@ -291,8 +291,8 @@ def _steps(settings: Any) -> Iterator[str]:
         yield "near_duplicates"
 
 
-def _normalizer(settings: Any) -> Change:
-    """Return a function that applies Unicode normalization to a piece.
+def normalizer(settings: Any) -> Change:
+    """Return a function that applies the Unicode normalization `settings.unicode` to a text.
 
     Pieces can be normalized separately: a later piece begins with white space, which never combines
     with the character before it.

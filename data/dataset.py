@@ -105,6 +105,8 @@ class Split:
         they are not stored.
     seconds: total length of the recordings.
     unknown: number of targets that are the unknown token.
+    most_subsampling: the largest number of frames per position with which CTC can learn one of the
+        transcripts.
 
     lengths: the lengths of the examples; None unless batches are padded to varying lengths.
 
@@ -129,6 +131,7 @@ class Split:
     documents: int | None = None
     conversations: int | None = None
     unknown: int | None = None
+    most_subsampling: int | None = None
     lengths: Lengths | None = None
     parts: tuple["Split", ...] = ()
     weights: tuple[float, ...] = ()

@@ -30,7 +30,7 @@ from data.progress import Progress, read_blocks
 from data.records import write_names, write_records
 from data.sources.source import RawExamples, RawSplits
 
-VERSION = 3
+VERSION = 4
 """Part of the cache key. Increment it when this file makes different examples."""
 
 LARGE = 224  # default pixels per side, unless all images have the same small size
@@ -89,12 +89,13 @@ class ImageFileCodec(ExampleCodec):
     A record is the label (int32, little endian), then the bytes of the file.
 
     shape: height, width and channels after decoding.
-    crop_ratio, augmentation: as in `config.data`.
+    crop_ratio, augmentation, max_value: as in `config.data`.
     """
 
     shape: ImageShape
     crop_ratio: float
     augmentation: Any
+    max_value: float | None = None
     dtype = np.dtype(object)
     is_expensive = True
 
@@ -125,14 +126,14 @@ class ImageFileCodec(ExampleCodec):
         return _batch(images, labels)
 
     def _picture(self, file: bytes, random: np.random.Generator | None) -> NDArray[np.uint8]:
-        if random is None:
-            return decode_picture(file, self.shape, crop_ratio=self.crop_ratio)
         choose = None
-        if self.augmentation.crop == "random_resized":
+        if random is not None and self.augmentation.crop == "random_resized":
             target = self.shape[1::-1]
             choose = lambda size: random_box(size, target, random, self.augmentation)  # noqa: E731
-        picture = decode_picture(file, self.shape, crop_ratio=self.crop_ratio, choose=choose)
-        return augment(picture, random, self.augmentation)
+        picture = decode_picture(
+            file, self.shape, crop_ratio=self.crop_ratio, choose=choose, max_value=self.max_value
+        )
+        return picture if random is None else augment(picture, random, self.augmentation)
 
 
 def _batch(images: NDArray[np.uint8], labels: NDArray[np.int32]) -> dict[str, NDArray[Any]]:
@@ -159,7 +160,8 @@ class PicturePreparation:
     settings: Any
 
     def cache_key(self) -> dict[str, Any]:
-        named = ("image_size", "channels", "crop_ratio", "decoded", "decoded_bytes")
+        pixels = ("image_size", "channels", "crop_ratio", "max_value")
+        named = (*pixels, "decoded", "decoded_bytes")
         key = {name: getattr(self.settings, name) for name in named}
         return {"pictures": VERSION, "random_resized": self._random_resized, **key}
 
@@ -182,11 +184,11 @@ class PicturePreparation:
             if split not in labelled
         ]
         broken = Broken("pictures", sum(map(len, labelled.values())), self.settings.broken_fraction)
-        hashes = {}
+        hashes, noted = {}, dict[tuple[str, str], tuple[int, str]]()
         for split, pictures in labelled.items():
             before = broken.count
             path, names = folder / f"{split}.array_record", list[str | None]()
-            records = self._records(split, pictures, metadata, broken, names, progress)
+            records = self._records(split, pictures, metadata, broken, names, noted, progress)
             count, hashes[split] = write_records(path, records)
             known = [name for name in names if name is not None]
             if len(known) == len(names):
@@ -194,8 +196,16 @@ class PicturePreparation:
             metadata["splits"][split] = {"examples": count, "broken": broken.count - before}
         broken.check_splits(metadata["splits"])
         decided = [hashes, shape, self.source.classes, self.settings.crop_ratio]
-        noted = {"notes": warnings, "broken": broken.messages}
-        return {"fingerprint": digest(decided), **noted, **metadata}
+        if noted:  # files stay the same if they are decoded in another way
+            decided.append([[*what, count] for what, (count, _) in noted.items()])
+        if self.settings.max_value is not None:
+            decided.append(self.settings.max_value)
+        warnings += [
+            f"{count:,} of {len(labelled[split]):,} pictures of {split} {note}; such as {name}"
+            for (split, note), (count, name) in noted.items()
+        ]
+        told = {"notes": warnings, "broken": broken.messages}
+        return {"fingerprint": digest(decided), **told, **metadata}
 
     def open(self, folder: Path, metadata: Mapping[str, Any]) -> Dataset:
         splits = {
@@ -225,7 +235,8 @@ class PicturePreparation:
         shape, augmentation = tuple(metadata["shape"]), self.settings.augmentation
         if metadata["as_pixels"] and not (split == "train" and self._random_resized):
             return PixelCodec(shape, augmentation)
-        return ImageFileCodec(shape, self.settings.crop_ratio, augmentation)
+        settings = self.settings
+        return ImageFileCodec(shape, settings.crop_ratio, augmentation, settings.max_value)
 
     def _records(
         self,
@@ -234,23 +245,28 @@ class PicturePreparation:
         metadata: Mapping[str, Any],
         broken: Broken,
         names: list[str | None],
+        noted: dict[tuple[str, str], tuple[int, str]],
         progress: Progress,
     ) -> Iterator[NDArray[Any]]:
         """Yield the records of `pictures` in blocks.
 
         Images that can't be decoded are counted by `broken`. The name of each image, or None,
-        is appended to `names`.
+        is appended to `names`. Each note of the decoder is counted in `noted`, by split and note,
+        with the first image that has it.
         """
         codec = self._codec(split, metadata)
-        store = partial(_store, codec, self.settings.crop_ratio, metadata["as_pixels"])
+        store = partial(_store, codec, self.settings, metadata["as_pixels"])
         stage = f"decoding {split}"
         with ThreadPoolExecutor(os.cpu_count()) as threads:
             for group in read_blocks(pictures, _AT_ONCE, progress, stage, "pictures"):
                 block = np.empty(len(group), codec.dtype)
-                for row, found in enumerate(threads.map(store, group)):
+                for row, (found, notes) in enumerate(threads.map(store, group)):
                     names.append(group[row].get("name"))
+                    where = group[row].get("path", names[-1] or f"{split} {len(names) - 1}")
+                    for note in notes:
+                        count, first = noted.get((split, note), (0, where))
+                        noted[split, note] = count + 1, first
                     if isinstance(found, str):
-                        where = group[row].get("path", names[-1] or f"{split} {len(names) - 1}")
                         broken.add(where, found)
                         found = codec.broken_record()
                     block[row] = found
@@ -296,28 +312,30 @@ def _kept_side(shape: ImageShape, crop_ratio: float) -> int:
 
 def _store(
     codec: PixelCodec | ImageFileCodec,
-    crop_ratio: float,
+    settings: Any,
     as_pixels: bool,
     picture: Mapping[str, Any],
-) -> Any:
-    """Return the record of an image, or the reason why it can't be decoded, as a string."""
-    encoded, label = picture["image"], picture["label"]
+) -> tuple[Any, list[str]]:
+    """Return the record of an image, or the reason why it can't be decoded, as a string; and the
+    decoder's notes."""
+    encoded, label, notes = picture["image"], picture["label"], list[str]()
+    decode = partial(decode_picture, max_value=settings.max_value, notes=notes)
     if label < 0:
-        return "it has no label"
+        return "it has no label", []
     try:
         if isinstance(codec, PixelCodec):
-            return decode_picture(encoded, codec.shape, crop_ratio=crop_ratio), label
+            return (decode(encoded, codec.shape, crop_ratio=settings.crop_ratio), label), notes
         if as_pixels:
             width, height = picture_size(encoded)
-            scale = min(1.0, _kept_side(codec.shape, crop_ratio) / min(width, height))
+            scale = min(1.0, _kept_side(codec.shape, settings.crop_ratio) / min(width, height))
             shape = (round(height * scale), round(width * scale), codec.shape[2])
-            pixels = decode_picture(encoded, shape, choose=lambda size: (0, 0, *size))
+            pixels = decode(encoded, shape, choose=lambda size: (0, 0, *size))
             encoded = encode_picture(pixels, "ppm")
         else:
-            decode_picture(encoded, codec.shape, crop_ratio=crop_ratio)
+            decode(encoded, codec.shape, crop_ratio=settings.crop_ratio)
     except ValueError as error:
-        return str(error)
-    return _label_bytes(label) + encoded
+        return str(error), []
+    return _label_bytes(label) + encoded, notes
 
 
 def _label_bytes(label: int) -> bytes:

@@ -1,5 +1,6 @@
 """Prepares recordings as records: decodes each once, and adds its label or transcript tokens."""
 
+import operator
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,8 +15,8 @@ from configs.data_spec import DataSpec
 from configs.errors import UsageError
 from data.broken import Broken
 from data.cache import digest
-from data.cleaning import Pieces
-from data.codecs.sound import LogMel, Waveform
+from data.cleaning import Pieces, normalizer
+from data.codecs.sound import LONGEST_SECONDS, LogMel, TooLong, Waveform
 from data.codecs.tokenizers import Tokenizer
 from data.dataset import Dataset, Split
 from data.length_buckets import open_lengths, write_lengths
@@ -26,7 +27,7 @@ from data.sound_batches import SoundCodec
 from data.sources.source import MadeExamples, RawExamples, RawSplits
 from data.text import TOKENIZER, make_tokenizer, tokenizer_key
 
-VERSION = 2
+VERSION = 3
 """Part of the cache key. Increment it when this file makes different examples."""
 
 SUBSAMPLING = 4
@@ -45,8 +46,8 @@ class SoundPreparation:
     settings: `config.data`.
 
     A raw example has a `name`; optionally a `path` (for error messages); a transcript `text` or an
-    integer `label` (-1: none); and `sound`, a function that takes a sample rate and returns the
-    waveform, or raises ValueError.
+    integer `label` (-1: none); and `sound`, a function that takes a sample rate and a limit in
+    seconds, and returns the waveform, or raises ValueError (`TooLong` beyond the limit).
     """
 
     source: Any
@@ -58,7 +59,8 @@ class SoundPreparation:
                  "waveforms": self._are_waveforms("train")}  # fmt: skip
         if self._is_transcribed:
             tokenizer = tokenizer_key(self.settings.tokenizer)
-            key |= {"tokenizer": tokenizer, "lowercase": self.settings.lowercase}
+            key |= {"tokenizer": tokenizer, "lowercase": self.settings.lowercase,
+                    "unicode": self.settings.cleaning.unicode}  # fmt: skip
         return key
 
     def write(
@@ -72,7 +74,7 @@ class SoundPreparation:
             for split, of in splits.items()
         }
         if self._is_transcribed:
-            texts = {split: [*map(self._clean, of)] for split, of in raw.items()}
+            texts = {split: self._clean(split, of, warnings) for split, of in raw.items()}
             tokenizer = self._learn(texts["train"], progress)
             tokenizer.save(folder / TOKENIZER)
             targets: dict[str, Iterable[NDArray[np.int32]]] = {
@@ -98,7 +100,8 @@ class SoundPreparation:
             write_lengths(path, [(frames,) for frames in writing.frames])
             metadata[split] = {"examples": count, "broken": broken.count - before,
                             "left_out": len(writing.left_out),
-                            "seconds": writing.seconds}  # fmt: skip
+                            "seconds": writing.seconds,
+                            "most_subsampling": writing.most_subsampling}  # fmt: skip
             max_labels = max(max_labels, writing.max_labels)
             warnings += writing.warnings()
         broken.check_splits(metadata)
@@ -141,10 +144,19 @@ class SoundPreparation:
     def _is_transcribed(self) -> bool:
         return self.settings.modality == "transcribed_sound"
 
-    def _clean(self, text: str) -> str:
-        """Return a transcript with single spaces, in lower case if `data.lowercase` is on."""
-        text = " ".join(text.split())
-        return text.lower() if self.settings.lowercase else text
+    def _clean(self, split: str, texts: Iterable[str], warnings: list[str]) -> list[str]:
+        """Return transcripts in one Unicode form (`data.cleaning.unicode`), with single spaces, in
+        lower case if `data.lowercase` is on. A changed form is told in `warnings`."""
+        form, texts = normalizer(self.settings.cleaning), [*texts]
+        normal = [*map(form, texts)]
+        if changed := sum(map(operator.ne, normal, texts)):
+            warnings.append(
+                f"{changed:,} of {len(texts):,} transcripts of {split} have characters in another "
+                "form of Unicode, and are converted: data.cleaning.unicode is "
+                f"{self.settings.cleaning.unicode}"
+            )
+        normal = [" ".join(text.split()) for text in normal]
+        return [*map(str.lower, normal)] if self.settings.lowercase else normal
 
     def _learn(self, texts: Sequence[str], progress: Progress) -> Tokenizer:
         if not any(texts):
@@ -175,11 +187,14 @@ class SoundPreparation:
 class _Writing:
     """Makes the records of a split, and collects names and counts.
 
-    max_seconds: maximum length of a recording; longer ones are left out. None: no limit.
+    max_seconds: maximum length of a recording; longer ones are left out. None: `LONGEST_SECONDS`.
     unknown: id of the unknown token; None if there is none.
     names, frames: name and number of frames of each stored recording; a broken one has 0 frames.
     left_out: names of the recordings that were left out.
     max_labels: number of tokens of the longest transcript.
+    most_subsampling: the largest number of frames per position with which CTC can learn one of the
+        transcripts, which needs a position for each token, and one between two equal ones; None if
+        there is none.
     """
 
     split: str
@@ -192,6 +207,7 @@ class _Writing:
     left_out: list[str] = field(default_factory=list)
     seconds: float = 0.0
     max_labels: int = 0
+    most_subsampling: int | None = None
     _strange: dict[str, list[str]] = field(default_factory=dict)
 
     def blocks(
@@ -207,7 +223,7 @@ class _Writing:
                 block = []
                 for one, waveform in zip(group, threads.map(self._decode, group), strict=True):
                     target = next(remaining)
-                    if self._is_too_long(waveform):
+                    if waveform is None:
                         self.left_out.append(one["name"])
                     else:
                         block.append(self._store(one, waveform, target))
@@ -221,9 +237,12 @@ class _Writing:
     def _of_lengths(self) -> Iterator[str]:
         if self.left_out:
             count, total = len(self.left_out), len(self.left_out) + len(self.names)
+            limit = f"data.max_seconds={self._limit:g}"
+            if self.max_seconds is None:
+                limit = f"{self._limit:,.0f} seconds (data.max_seconds may allow more)"
             yield (
-                f"{count:,} of {total:,} recordings of {self.split} last longer than data."
-                f"max_seconds={self.max_seconds:g}, and are left out, such as {self.left_out[0]}"
+                f"{count:,} of {total:,} recordings of {self.split} last longer than {limit}, and "
+                f"are left out, such as {self.left_out[0]}"
             )
         half, longest = np.quantile([frames for frames in self.frames if frames] or [0], (0.5, 1))
         if longest > _FAR_LONGER * half:
@@ -247,24 +266,29 @@ class _Writing:
             for what, names in self._strange.items()
         ]
 
-    def _is_too_long(self, waveform: Waveform | str) -> bool:
-        if isinstance(waveform, str) or self.max_seconds is None:
-            return False
-        return len(waveform) > self.max_seconds * self.codec.log_mel.sample_rate
+    @property
+    def _limit(self) -> float:
+        return LONGEST_SECONDS if self.max_seconds is None else self.max_seconds
 
-    def _decode(self, one: Mapping[str, Any]) -> Waveform | str:
-        """Return the waveform of a recording, or a message that says why it is broken."""
+    def _decode(self, one: Mapping[str, Any]) -> Waveform | str | None:
+        """Return the waveform of a recording, or a message that says why it is broken; None if it
+        is too long."""
         if "label" in one and one["label"] < 0:
             return "it has no label"
         log_mel = self.codec.log_mel
         try:
-            waveform = one["sound"](log_mel.sample_rate)
+            # With room for the rounding of the resampler.
+            waveform = one["sound"](log_mel.sample_rate, self._limit + 0.01)
+        except TooLong:
+            return None
         except ValueError as error:
             return str(error)
+        except MemoryError:
+            return "there is not enough memory to decode it"
         if not log_mel.frames(len(waveform)):
             milliseconds = 1000 * len(waveform) / log_mel.sample_rate
             return f"it is shorter than a frame: {milliseconds:.0f} ms"
-        return waveform
+        return waveform if len(waveform) <= self._limit * log_mel.sample_rate else None
 
     def _store(
         self, one: Mapping[str, Any], waveform: Waveform | str, targets: NDArray[np.int32]
@@ -278,7 +302,10 @@ class _Writing:
         frames = int(self.codec.log_mel.frames(len(waveform)))
         self.frames.append(frames)
         self.seconds += len(waveform) / self.codec.log_mel.sample_rate
-        places = len(targets) + np.count_nonzero(targets[1:] == targets[:-1])  # needed by CTC
+        places = len(targets) + int(np.count_nonzero(targets[1:] == targets[:-1]))  # for CTC
+        if "text" in one and len(targets):
+            factor = -(-frames // (places - 1)) - 1 if places > 1 else frames
+            self.most_subsampling = max(factor, self.most_subsampling or 0)
         for what, it_is in {
             "silent": not waveform.any(),
             "empty": len(targets) == 0,

@@ -56,10 +56,10 @@ class SampleStatistics(NamedTuple):
 
 
 def data_statistics(dataset: Dataset) -> dict[str, Any]:
-    """Return a dictionary: `SampleStatistics` of the training split, `examples` and `copied`.
+    """Return a dictionary: `SampleStatistics` and some counts of the training split, and `copied`.
 
-    examples: number of training examples. copied: for each pair of split names (a, b), the share of
-    split b that is also in split a; pairs that can't be compared are left out.
+    copied: for each pair of split names (a, b), the share of split b that is also in split a; pairs
+    that can't be compared are left out.
     """
     train = dataset.splits["train"]
     statistics = sample(train, dataset.spec.classes)._asdict()
@@ -70,7 +70,8 @@ def data_statistics(dataset: Dataset) -> dict[str, Any]:
         for first, second in itertools.combinations(dataset.splits.values(), 2)
     }
     copied = {names: share for names, share in shares.items() if share is not None}
-    return {"examples": train.examples, "copied": copied, **statistics}
+    counts = {"examples": train.examples, "most_subsampling": train.most_subsampling}
+    return {**counts, "copied": copied, **statistics}
 
 
 def sample(split: Split, classes: tuple[str, ...] | None) -> SampleStatistics:

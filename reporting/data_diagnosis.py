@@ -47,13 +47,16 @@ def check_data(
     data_statistics(): returns the fields of `Facts` that describe the data. It is not called if
         `workdir` has a checkpoint to resume from, because the user was warned at the first start.
 
-    Raises `UsageError` if all or nearly all inputs are identical.
+    Raises `UsageError` if all or nearly all inputs are identical, or if no
+    transcript can be learnt.
     """
     if finished_steps(workdir / "checkpoints"):
         return
     facts = Facts(config, **data_statistics())
     if is_constant(facts):
         raise UsageError(_constant_text(facts))
+    if text := _unlearnable_text(facts):
+        raise UsageError(text)
     for finding in data_findings(facts):
         notify(f"{PREFIX}{finding}")
 
@@ -131,6 +134,21 @@ def _constant_text(facts: Facts) -> str:
         f"{CONSTANT}: {many} training inputs that were looked at are one and the same{such}, in "
         f"{field}={getattr(data, field.partition('.')[2])}: nothing can be learnt from them. The "
         f"same command with --show_batch shows what the model sees; give another {field}"
+    )
+
+
+def _unlearnable_text(facts: Facts) -> str | None:
+    """Return an error message if every transcript is too long for its recording."""
+    factor, most = getattr(facts.config.model, "subsampling", 1), facts.most_subsampling
+    if most is None or most >= factor:
+        return None
+    remedy = "are these the transcripts of these recordings? Longer tokens need fewer positions"
+    if most:
+        remedy = f"use model.subsampling={1 if most == 1 else 2}"
+    return (
+        "nothing can be learnt: every transcript of train is too long for its recording. CTC needs "
+        f"a position for each token, and model.subsampling={factor} makes one of {factor} frames: "
+        f"{remedy}"
     )
 
 

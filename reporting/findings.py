@@ -46,6 +46,7 @@ class Facts:
     About the data.
 
     examples: number of training examples.
+    most_subsampling: the largest `model.subsampling` with which CTC can learn a transcript.
     inputs: number of sampled inputs.
     padding: share of the positions of batches that are padding.
     classes: number of sampled examples with each label.
@@ -67,6 +68,7 @@ class Facts:
     metrics: Sequence[Mapping[str, Any]] = ()
     begun_elsewhere: bool = False
     examples: int = 0
+    most_subsampling: int | None = None
     padding: float | None = None
     classes: Mapping[str, int] | None = None
     prior_loss: float | None = None

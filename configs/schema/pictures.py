@@ -105,6 +105,12 @@ class Pictures(Source):
         "Size of the central crop in evaluation, relative to the largest central crop that fits.",
         aliases=("crop_pct", "center_crop", "centre_crop"),
     )
+    max_value: Annotated[float, Interval(gt=0.0, le=1e10)] | None = field(
+        None,
+        "Value of white in grey pictures with more than 8 bits; none: what the file says, or a "
+        "guess from its largest value, with a warning.",
+        aliases=("maxval", "value_range", "data_range"),
+    )
     decoded: Literal["auto", "arrays", "files"] = field(
         "auto",
         "How prepared pictures are stored. arrays: decoded pixels; files: encoded, and decoded at "

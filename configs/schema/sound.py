@@ -161,7 +161,7 @@ class Sound(Source):
     )
     max_seconds: Seconds | None = field(
         None,
-        "Longest recording; longer recordings are left out of all splits. none: no limit.",
+        "Longest recording; longer recordings are left out of all splits. none: four hours.",
         unit="seconds",
         aliases=("max_duration", "max_length", "max_duration_in_seconds", "max_input_length"),
     )
@@ -197,6 +197,16 @@ class Sound(Source):
         return self
 
 
+class TranscriptCleaning(Settings):
+    """Cleaning of transcripts before tokenization."""
+
+    unicode: Literal["none", "nfc", "nfkc"] = field(
+        "nfc",
+        "Unicode normalization form that transcripts are converted to. nfc changes nothing that is "
+        "seen: it makes one character of a letter and its accents.",
+    )
+
+
 class Transcribed(Sound):
     """Base class of data sources of transcribed recordings."""
 
@@ -205,6 +215,7 @@ class Transcribed(Sound):
     lowercase: bool = field(
         False, "Whether transcripts are converted to lower case.", aliases=("do_lower_case",)
     )
+    cleaning: TranscriptCleaning = field(TranscriptCleaning(), "Cleaning of transcripts.")
     tokenizer: Tokenizer = field(Characters(), "Tokenizer of transcripts.")
 
 

@@ -4,6 +4,7 @@ A frame holds, for a short window of a recording, the logarithm of the power in 
 """
 
 import io
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
@@ -12,16 +13,17 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike, NDArray
 
-from data.codecs.reasons import reason_of
+from data.codecs.streams import UNKNOWN_SIZE, is_cut_ogg, missing, streams
 
 Waveform = NDArray[np.float32]
+
+LONGEST_SECONDS = 14_400.0
+"""A longer recording is refused where no other limit is given: memory has to hold it."""
 
 _FLOOR = 1e-10  # least power of a band: below the rounding noise of 16 bits
 _LEAST_DEVIATION = 1e-5  # added to every deviation, for constant bands
 _TOLERATED = 0.01  # share of a recording that may be missing: some programs write wrong headers
-_UNKNOWN_SIZE = 0x7FFF0000  # in a header, this size or a larger one means unknown
-_PAGE = b"OggS"  # the first bytes of each page of an Ogg file
-_MOST_CHANNELS = 16  # in bounded decoding
+_BLOCK = 2**18  # samples of all channels that are decoded at once
 _LOUDEST = 2.0**32  # some programs write 32-bit integers as floats; louder values are an error
 
 
@@ -32,44 +34,71 @@ def decode_sound(
 
     Channels are averaged. The resampler is soxr's HQ (band-limited, linear phase).
 
-    most_seconds: a longer recording is refused before it is decoded.
+    most_seconds: a longer recording is refused; None: `LONGEST_SECONDS`.
 
-    No more samples are decoded than the header announces.
+    The recording is read to its end, in blocks: its header may count no samples, or far too many.
+    Several recordings in one file, one after the other, are joined.
 
-    Raises ValueError if the recording is empty, cut off or too long, or can't be decoded. If
-    `most_seconds` is given, MemoryError is raised if there is not enough memory.
+    Raises ValueError if the recording is empty, cut off, too long (`TooLong`) or can't be decoded.
+    If `most_seconds` is given, MemoryError is raised if there is not enough memory.
     """
-    import soundfile  # imported late, here and below: programs without audio start faster
-
+    limit = LONGEST_SECONDS if most_seconds is None else most_seconds
+    waveforms, seconds = list[Waveform](), 0.0
     try:
-        with soundfile.SoundFile(io.BytesIO(encoded)) as file:
-            expected, rate = file.frames, file.samplerate
-            if most_seconds is not None:
-                _check_size(file, most_seconds)
-            waveform = file.read(dtype="float32", always_2d=True).mean(axis=1)
-    except Exception as error:  # soundfile raises several types
-        is_full = isinstance(error, MemoryError) and most_seconds is not None
-        if is_full or isinstance(error, TooLong):
+        for stream in streams(encoded):
+            waveform, rate = _read(stream, limit - seconds)
+            seconds += len(waveform) / rate
+            if len(waveform):
+                waveforms.append(to_rate(waveform, rate, sample_rate))
+    except TooLong:
+        raise TooLong(f"it lasts longer than {limit:g} seconds, the limit here") from None
+    except MemoryError:
+        if most_seconds is not None:
             raise
-        raise ValueError(_reason(encoded, error)) from error
-    share = min(len(waveform) / expected if expected else 1, 1 - _missing(encoded))
-    if share < 1 - _TOLERATED:
-        raise ValueError(f"it is cut off: {share:.0%} of it are there")
-    if encoded[:4] == _PAGE and not _ends(encoded):
-        raise ValueError("it is cut off: its last page is not there")
-    return to_rate(waveform, rate, sample_rate)
+        raise ValueError("there is not enough memory to decode it") from None
+    if not waveforms:
+        raise ValueError("it is empty")
+    return waveforms[0] if len(waveforms) == 1 else np.concatenate(waveforms)
 
 
 class TooLong(ValueError):
     """Raised for a recording that is longer than what is decoded."""
 
 
-def _check_size(file: Any, most_seconds: float) -> None:
-    """Raise ValueError for a recording with more than `most_seconds`, or many channels."""
-    if file.channels > _MOST_CHANNELS:
-        raise ValueError(f"it has {file.channels} channels, and at most {_MOST_CHANNELS} are mixed")
-    if file.frames > most_seconds * file.samplerate:
-        raise TooLong(f"it lasts longer than {most_seconds:g} seconds, the limit here")
+def _read(encoded: bytes, most_seconds: float) -> tuple[Waveform, int]:
+    """Decode one recording. Return its waveform, and its sample rate in Hz.
+
+    Raises ValueError if it is cut off or can't be decoded, `TooLong`, or MemoryError.
+    """
+    import soundfile  # imported late, here and below: programs without audio start faster
+
+    blocks, count, rate = list[Waveform](), 0, 1
+    try:
+        with soundfile.SoundFile(io.BytesIO(encoded)) as opened:
+            file: Any = opened
+            file.seekable = lambda: False  # it would seek after each block, which GSM can't
+            rate, size = file.samplerate, max(_BLOCK // file.channels, 1)
+            expected = file.frames if file.frames < UNKNOWN_SIZE else 0
+            while max(count, expected) <= most_seconds * rate:
+                # Not more than is there: what follows the samples may be taken for damage.
+                wanted = min(size, expected - count) if expected else size
+                block = file.read(wanted, dtype="float32", always_2d=True)
+                if not len(block):
+                    break
+                blocks.append(block.mean(axis=1))
+                count += len(block)
+            else:
+                raise TooLong
+    except (TooLong, MemoryError):
+        raise
+    except Exception as error:  # soundfile raises several types
+        raise ValueError(_reason(encoded, error)) from error
+    share = min(count / expected if expected else 1, 1 - missing(encoded))
+    if share < 1 - _TOLERATED:
+        raise ValueError(f"it is cut off: {share:.0%} of it are there")
+    if is_cut_ogg(encoded):
+        raise ValueError("it is cut off: its last page is not there")
+    return np.concatenate([np.zeros(0, np.float32), *blocks]), rate
 
 
 def to_rate(waveform: Waveform, rate: float, sample_rate: float) -> Waveform:
@@ -91,40 +120,17 @@ def to_rate(waveform: Waveform, rate: float, sample_rate: float) -> Waveform:
 
 
 def _reason(encoded: bytes, error: Exception) -> str:
-    said = getattr(error, "error_string", None)
-    reason = (reason_of(error) if said is None else " ".join(said.split())).removeprefix("Error : ")
+    """Return why a recording can't be decoded."""
+    said = str(getattr(error, "error_string", error)).lower()
     if not encoded:
         reason = "it is empty"
-    elif reason.startswith("Format not recognised"):
-        reason = "it is of no format that is known"
-    return f"no recording that can be decoded: {reason.rstrip('.')}"
-
-
-def _ends(encoded: bytes) -> bool:
-    """Return whether an Ogg file's last page is complete and marked as the last (RFC 3533, 6)."""
-    place = encoded.rfind(_PAGE)
-    head = encoded[place : place + 27]
-    if len(head) < 27 or not head[5] & 4:
-        return False
-    sizes = encoded[place + 27 : place + 27 + head[26]]
-    return len(sizes) == head[26] and place + 27 + len(sizes) + sum(sizes) <= len(encoded)
-
-
-def _missing(encoded: bytes) -> float:
-    """Return the share of the samples announced by a WAV file's header that the file lacks; 0 for
-    other formats."""
-    place = 12
-    while encoded[:4] == b"RIFF" and place + 8 <= len(encoded):
-        kind, size = (
-            encoded[place : place + 4],
-            int.from_bytes(encoded[place + 4 : place + 8], "little"),
-        )
-        place += 8
-        if kind == b"data":
-            known = 0 < size < _UNKNOWN_SIZE
-            return max(0, place + size - len(encoded)) / size if known else 0.0
-        place += size + size % 2
-    return 0.0
+    elif getattr(error, "code", None) == 1:  # SF_ERR_UNRECOGNISED_FORMAT
+        reason = "it is of no format that is known: WAV, FLAC, OGG and MP3 are"
+    elif re.search("unimplemented|unsupported|not supported|unknown format", said):
+        reason = "its encoding is not supported: store it as WAV or FLAC"
+    else:
+        reason = "it is damaged, or cut off"
+    return f"no recording that can be decoded: {reason}"
 
 
 @dataclass(frozen=True)

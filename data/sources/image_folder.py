@@ -11,6 +11,7 @@ from configs.errors import UsageError
 from data.cache import digest
 from data.classes import alike
 from data.file_stat_cache import FileStatCache
+from data.forms import joined, nfc
 from data.sources.files import SPLITS, file_sha256, files_in, name_below, read_file, split_folders
 from data.sources.source import MadeExamples, RawSplits, copies, hold_out
 
@@ -19,8 +20,8 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff")
 
 @dataclass(frozen=True)
 class Picture:
-    """An image: its file, its path below the folder of the data (`name`), the name of its class
-    (`label`), and the hash of its file."""
+    """An image: its file, its path below the folder of the data (`name`), the name of its class in
+    NFC (`label`), and the hash of its file."""
 
     path: Path
     name: str
@@ -82,6 +83,7 @@ def open_source(settings: Any) -> ImageFolder:
         pictures |= {"train": train, "validation": validation}
     warnings = [*_beside(root, parts)] if parts else []
     warnings += [note for one in found.values() for note in one.warnings(classes)]
+    warnings += joined((name for one in found.values() for name in one.folders()), "classes")
     warnings += [*alike(classes), *copies(pictures, "pictures")]
     if lost := sorted(set(classes) - {one.label for one in pictures["train"]}):
         warnings.append(f"every picture of {', '.join(lost)} is held out: training sees none")
@@ -102,7 +104,7 @@ class _Found:
         for path in sorted(there):
             parts = name_below(folder, path).split("/")
             if len(parts) > 1 and path.name.lower().endswith(SUFFIXES):
-                self.files.append((path, parts[0]))
+                self.files.append((path, nfc(parts[0])))
             else:
                 self.others.append(path)
         self.counts = Counter(label for _, label in self.files)
@@ -119,8 +121,8 @@ class _Found:
 
     def warnings(self, classes: Sequence[str]) -> Iterator[str]:
         for name, path in self.folders().items():
-            if not self.counts[name]:
-                what = "the class has none here" if name in classes else "it is no class"
+            if not self.counts[nfc(name)]:
+                what = "the class has none here" if nfc(name) in classes else "it is no class"
                 yield f"{path} holds no picture: {what}"
         if self.others:
             plural = "" if len(self.others) == 1 else "s"
@@ -150,7 +152,7 @@ def _check_classes(path: str, found: Mapping[str, _Found], classes: Sequence[str
             f"class, {train.folder}/CLASS/NAME.jpg"
         )
     if len(classes) == 1:
-        inside = train.folders()[classes[0]]
+        inside = next(path for name, path in train.folders().items() if nfc(name) == classes[0])
         deeper = len(found) == 1 and len(_Found(inside).classes()) > 1
         hint = f", or data.path={inside}" if deeper else ""
         raise UsageError(
@@ -161,7 +163,7 @@ def _check_classes(path: str, found: Mapping[str, _Found], classes: Sequence[str
         if not one.files:
             raise UsageError(f"data.path={path}: there is no picture for {split}")
         more = sorted({*one.classes()} - {*classes})
-        missing = sorted({*classes} - {*one.folders()})
+        missing = sorted({*classes} - {*map(nfc, one.folders())})
         if more or missing:
             what = f"no {', '.join(missing)} (an empty folder would do), which train has"
             if more:

@@ -104,10 +104,12 @@ def _rate(feature: Mapping[str, Any]) -> int:
     return int(feature.get("sampleRate", 0))
 
 
-def _decode(value: Any, feature: Mapping[str, Any], sample_rate: int) -> Waveform:
+def _decode(
+    value: Any, feature: Mapping[str, Any], sample_rate: int, most_seconds: float | None = None
+) -> Waveform:
     """Return the waveform in a record's `value`. feature: the set's description of its type."""
     if feature.get("lazyDecode"):
-        return decode_sound(value.bytes_list.value[0], sample_rate)
+        return decode_sound(value.bytes_list.value[0], sample_rate, most_seconds=most_seconds)
     samples = _samples(value, feature)
     if samples.dtype.kind == "i":
         samples = samples / np.float32(_LOUDEST)
@@ -128,5 +130,5 @@ def _samples(value: Any, feature: Mapping[str, Any]) -> NDArray[Any]:
         try:
             content = zlib.decompress(content)
         except zlib.error as error:
-            raise ValueError(f"no recording that can be decoded: {error}") from error
+            raise ValueError("no recording that can be decoded: it is damaged") from error
     return np.frombuffer(content, feature["dtype"])

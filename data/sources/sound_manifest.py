@@ -2,6 +2,8 @@
 transcript or a label)."""
 
 import itertools
+import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,10 +17,20 @@ from data.cache import digest
 from data.classes import alike, class_names
 from data.codecs.sound import Waveform, decode_sound
 from data.file_stat_cache import FileStatCache
+from data.forms import nfc
 from data.sources.files import SPLITS, file_sha256, meant_split, read_file, split_of
 from data.sources.records import TABLE_SUFFIXES
 from data.sources.source import MadeExamples, RawSplits, copies, hold_out
 from data.sources.tables import open_rows
+
+_KNOWN = {
+    "data.path_field": ("file_name", "audio_filepath", "audio_path", "audio", "file", "wav"),
+    "data.text_field": ("transcription", "transcript", "sentence", "normalized_text"),
+    "data.label_field": ("labels", "class", "category", "intent"),
+}
+"""Names of columns in the manifests of other programs, by the setting that chooses the column."""
+
+_TO_TABLE = r"""awk -F'|' 'BEGIN {print "path\ttext"} {print "wavs/" $1 ".wav\t" $NF}'"""
 
 
 @dataclass(frozen=True)
@@ -105,9 +117,10 @@ def _read(settings: Any, target: str, setting: str) -> dict[str, list[Recording]
             settings, "recordings", str(tables[0].absolute()), split
         ) as file_stat_cache:
             for table in tables:
+                _check_columns(table, {settings.path_field: "data.path_field", target: setting})
                 rows = open_rows(table, table.name, settings.path_field, settings.invalid_utf8)
                 for where, name, text in rows.recordings(target, setting):
-                    path = table.parent / name
+                    path = _file(table.parent, name)
                     if not path.is_file():
                         missing.append((where, table, name))
                     elif not missing:
@@ -118,6 +131,45 @@ def _read(settings: Any, target: str, setting: str) -> dict[str, list[Recording]
         if not found[split]:
             raise UsageError(f"{tables[0]} holds no recording")
     return found
+
+
+def _file(folder: Path, name: str) -> Path:
+    """Return the path of a recording. The file may be named in another Unicode form than the row,
+    as some systems change the form when they unpack an archive."""
+    forms = dict.fromkeys([name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD"))])
+    paths = [folder / form for form in forms]
+    return next((path for path in paths if path.is_file()), paths[0])
+
+
+def _check_columns(table: Path, fields: Mapping[str, str]) -> None:
+    """Raise UsageError if a table lacks some of the `fields` and has the layout or the names of
+    columns of another program; the error says what to give.
+
+    fields: the names of the needed columns, each with the setting that chooses it.
+    """
+    try:
+        with table.open("rb") as file:
+            first = file.readline(2**16)
+    except OSError:  # told by what reads the table
+        return
+    line = first.decode(errors="replace").removeprefix("\ufeff").strip()
+    is_named = not {*fields}.isdisjoint(line.split("|"))
+    if not is_named and re.fullmatch(r"[^,;\t{|]+\|.*", line):
+        raise UsageError(
+            f"{table} separates its columns by | and does not name them, as LJSpeech does: "
+            f"{_TO_TABLE} {table} > {table.with_name('train.tsv')} makes a table"
+        )
+    names = {name.strip(' "\r'): None for name in re.split("[,\t]", line)}
+    if line.startswith("{"):
+        names = dict.fromkeys(re.findall(r'"([^"]+)"\s*:', line))
+    missing = {field: setting for field, setting in fields.items() if field not in names}
+    known = {s: next((n for n in _KNOWN[s] if n in names), None) for s in missing.values()}
+    if missing and all(known.values()):
+        meant = " and ".join(f"{setting}={name}" for setting, name in known.items())
+        raise UsageError(
+            f"{table} has no field {' and no field '.join(map(repr, missing))}, but "
+            f"{', '.join(names)}: did you mean {meant}?"
+        )
 
 
 def _tables(given: str) -> dict[str, list[Path]]:
@@ -183,7 +235,7 @@ def _copies(recordings: Mapping[str, Sequence[Recording]]) -> Iterator[str]:
     for split, of in recordings.items():
         counts, targets = Counter(one.name for one in of), dict[str, set[str]]()
         for one in of:
-            targets.setdefault(one.name, set()).add(one.target)
+            targets.setdefault(one.name, set()).add(nfc(one.target))
         if torn := [name for name, all_targets in targets.items() if len(all_targets) > 1]:
             first, second, *_ = sorted(targets[torn[0]])
             yield (
@@ -198,8 +250,8 @@ def _copies(recordings: Mapping[str, Sequence[Recording]]) -> Iterator[str]:
     yield from copies(recordings, "recordings")
 
 
-def _decode(path: Path, sample_rate: int) -> Waveform:
-    return decode_sound(read_file(path), sample_rate)
+def _decode(path: Path, sample_rate: int, most_seconds: float | None = None) -> Waveform:
+    return decode_sound(read_file(path), sample_rate, most_seconds=most_seconds)
 
 
 def _missing(rows: Sequence[tuple[str, Path, str]]) -> UsageError:

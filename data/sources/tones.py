@@ -105,7 +105,9 @@ def dial(number: str, lowest_ratio: float) -> Waveform:
     return add_noise(np.concatenate(pieces).astype(np.float32), random, ratio)
 
 
-def _sound(number: str, lowest_ratio: float, sample_rate: int) -> Waveform:
+def _sound(
+    number: str, lowest_ratio: float, sample_rate: int, most_seconds: float | None = None
+) -> Waveform:
     return to_rate(dial(number, lowest_ratio), RATE, sample_rate)
 
 

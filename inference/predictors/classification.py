@@ -103,25 +103,32 @@ class PictureClassification(_Classification, FilePredictor[Classified]):
     """Labels each image, cropped and resized as in evaluation.
 
     A central crop keeps `crop_ratio` of the short side. It is resized to `shape`: height, width,
-    channels.
+    channels. max_value: as in `config.data`.
     """
 
     required: ClassVar = {"input": "a picture file"}
     input_kind = "a picture"
     batch_size = BATCH_SIZE
 
-    def __init__(self, shape: tuple[int, int, int], crop_ratio: float, classes: Sequence[str]):
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        crop_ratio: float,
+        classes: Sequence[str],
+        max_value: float | None = None,
+    ):
         from data.codecs.pictures import decode_picture
 
         self.shape = shape
-        self.read = partial(decode_picture, shape=shape, crop_ratio=crop_ratio)
+        self.read = partial(decode_picture, shape=shape, crop_ratio=crop_ratio, max_value=max_value)
         self._classifier = Classifier(classes, lambda model, images: model(images, train=False))
 
     @classmethod
     def of(cls, model_def: "ModelDef", tokenizer: "Tokenizer | None") -> Self:
         spec, data = model_def.data_spec, model_def.config.data
         assert isinstance(data, Pictures)
-        return cls(spec.require("image_shape"), data.crop_ratio, spec.require("classes"))
+        shape, classes = spec.require("image_shape"), spec.require("classes")
+        return cls(shape, data.crop_ratio, classes, data.max_value)
 
     def predict_contents(
         self, module: "nnx.Module", names: Sequence[str], contents: Sequence[np.ndarray]

@@ -142,6 +142,7 @@ SETTABLE = {
     "data.image_size": ({"data.source": "image_folder"}, "16", 16),
     "data.channels": ({"data.source": "image_folder"}, "1", 1),
     "data.crop_ratio": ({}, "0.875", 0.875),
+    "data.max_value": ({"data.source": "image_folder"}, "4095", 4095.0),
     "data.decoded": ({}, "files", "files"),
     "data.decoded_bytes": ({}, "1_000", 1000),
     "data.broken_fraction": ({}, "0", 0.0),

@@ -67,14 +67,15 @@ def test_a_flac_that_claims_many_samples_takes_no_memory():
     content = bytearray(recording("FLAC"))
     content[21] |= 0x0F  # the 36 bits of the number of samples
     content[22:26] = b"\xff" * 4
-    assert peak(lambda: decode_sound(bytes(content), RATE, most_seconds=60.0)) < 1 << 24
+    decode = lambda: decode_sound(bytes(content), RATE, most_seconds=0.9)  # noqa: E731
+    assert peak(decode) < 1 << 23
+    assert decode_sound(bytes(content), RATE, most_seconds=60.0).shape == (RATE,)
 
 
-def test_many_channels_are_refused():
+def test_many_channels_are_mixed_in_little_memory():
     content = recording("WAV", 0.1, channels=1000)
-    assert decode_sound(content, RATE).shape == (800,)
-    with pytest.raises(ValueError, match="1000 channels"):
-        decode_sound(content, RATE, most_seconds=1.0)
+    assert decode_sound(content, RATE, most_seconds=1.0).shape == (800,)
+    assert (decode_sound(content, RATE) == decode_sound(content, RATE, most_seconds=1.0)).all()
 
 
 @pytest.mark.parametrize("size", [(100_000, 100_000), (1001, 1000), (2**31 - 1, 1)])

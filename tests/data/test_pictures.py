@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import unicodedata
 import zlib
 from pathlib import Path
 
@@ -321,6 +322,46 @@ def test_classes_alike_and_pictures_that_are_measured_on_too_are_told(folder, tm
         "1 of 2 pictures of test are in train too, such as test/cat/again.jpg: what they measure "
         "was learnt by heart" in told
     )
+
+
+@pytest.mark.parametrize("decoded", ["arrays", "files"])
+def test_a_range_that_was_guessed_is_told_and_can_be_given(folder, decoded):
+    ramp = np.tile(np.arange(SIZE), (SIZE, 1))
+    for number in range(3):
+        Image.fromarray((16 * ramp).astype(np.int32)).save(folder / "dog" / f"wide{number}.tif")
+    changes = {"validation_fraction": 0.0, "decoded": decoded}
+    (told,) = warnings(folder, **changes)
+    assert told == (
+        "3 of 27 pictures of train have values of more than 8 bits, and do not say which one is "
+        "white: it is taken to be 4095, as none is larger (data.max_value=4095 would say so); such "
+        f"as {folder}/dog/wide0.tif"
+    )
+    guessed = prepare(settings(folder, **changes))
+    assert (stored(guessed)["image"][-1, ..., 0] == ramp).all()
+    assert not warnings(folder, max_value=4095.0, **changes)
+    given = prepare(settings(folder, max_value=1023.0, **changes))
+    assert (stored(given)["image"][-1, ..., 0] == 4 * ramp).all()
+    assert given.fingerprint != guessed.fingerprint
+
+
+def test_a_class_in_two_unicode_forms_is_one_and_told(folder, tmp_path):
+    composed, apart = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    (folder / "cat").rename(folder / apart)
+    assert open_source(settings(folder)).classes == (composed, "dog")
+    told = "classes written in two forms of Unicode count as one: 'café'"
+    shutil.copytree(folder, tmp_path / "mixed")
+    (tmp_path / "mixed" / composed).mkdir()
+    picture(1).save(tmp_path / "mixed" / composed / "one.png")
+    source = open_source(settings(tmp_path / "mixed", validation_fraction=0.0))
+    assert source.classes == (composed, "dog") and told in source.warnings
+    assert [one.label for one in source.pictures["train"]].count(composed) == 13
+
+    shutil.copytree(folder, tmp_path / "parts" / "train")
+    shutil.copytree(folder, tmp_path / "parts" / "validation")
+    (tmp_path / "parts" / "train" / apart).rename(tmp_path / "parts" / "train" / composed)
+    source = open_source(settings(tmp_path / "parts"))
+    assert source.classes == (composed, "dog") and source.warnings.count(told) == 1
+    assert {one.label for one in source.pictures["validation"]} == {composed, "dog"}
 
 
 def test_the_folder_of_a_class_may_be_a_link(folder, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,12 @@ import pytest
 import soundfile
 
 from configs.errors import UsageError
-from configs.schema.sound import SoundAugmentation, SoundLabels, SoundTranscripts
+from configs.schema.sound import (
+    SoundAugmentation,
+    SoundLabels,
+    SoundTranscripts,
+    TranscriptCleaning,
+)
 from configs.schema.tokenizers import BPE, Words
 from data.batches import Batches, evaluation_order
 from data.codecs.sound import LogMel, decode_sound
@@ -402,6 +408,91 @@ def test_a_folder_without_the_right_tables_is_refused(folder, tmp_path):
     assert "dev.jsonl should be called validation.jsonl: rename it" in refusal(folder)
     assert "there is no such file or folder" in refusal(tmp_path / "nowhere")
     assert "recordings are listed in .csv" in refusal(folder / "sounds" / "00.wav")
+
+
+FORMS = [unicodedata.normalize(form, "naïve café") for form in ("NFC", "NFD")]
+
+
+def test_transcripts_in_two_unicode_forms_are_one_text_and_told(folder):
+    rows = rows_of(folder)
+    for number, row in enumerate(rows):
+        row["text"] = FORMS[number % 2]
+    write_table(folder / "train.jsonl", rows)
+    tests = [row | {"text": FORMS[1]} for row in rows_of(folder, "test")]
+    write_table(folder / "test.jsonl", tests)
+    changes = {"validation_fraction": 0.0}
+    told = warnings(folder, **changes)
+    said = "have characters in another form of Unicode, and are converted: data.cleaning.unicode"
+    assert [line for line in told if said in line] == [
+        f"12 of 24 transcripts of train {said} is nfc",
+        f"6 of 6 transcripts of test {said} is nfc",
+    ]
+    dataset = prepare(settings(folder, **changes))
+    assert dataset.tokenizer.decode(stored(dataset, "test")["labels"][0]) == FORMS[0]
+    assert (stored(dataset)["labels"] == stored(dataset)["labels"][0]).all()
+    kept = prepare(settings(folder, cleaning=TranscriptCleaning(unicode="none"), **changes))
+    assert kept.tokenizer.decode(stored(kept, "test")["labels"][0]) == FORMS[1]
+    assert not [
+        line
+        for line in warnings(folder, cleaning=TranscriptCleaning(unicode="none"), **changes)
+        if said in line
+    ]
+
+
+def test_a_file_may_be_named_in_another_unicode_form_than_its_row(folder):
+    composed, apart = FORMS
+    rows = rows_of(folder)
+    (folder / rows[0]["path"]).rename(folder / f"sounds/{apart}.wav")
+    rows[0]["path"] = f"sounds/{composed}.wav"
+    write_table(folder / "train.jsonl", rows)
+    source = open_source(settings(folder, validation_fraction=0.0))
+    assert source.recordings["train"][0].path == folder / f"sounds/{apart}.wav"
+    assert source.recordings["train"][0].name == rows[0]["path"]
+
+
+def test_tables_of_other_programs_are_told_apart(folder):
+    (folder / "metadata.csv").write_text("LJ001-0001|In 1465|In fourteen sixty-five, it was\n" * 3)
+    message = refusal(folder / "metadata.csv")
+    assert (
+        "separates its columns by | and does not name them, as LJSpeech does: awk -F'|' " in message
+    )
+    assert message.endswith(f"metadata.csv > {folder}/train.tsv makes a table")
+    hub = "file_name,transcription\nsounds/00.wav,one\n"
+    (folder / "metadata.csv").write_text(hub)
+    assert refusal(folder / "metadata.csv") == (
+        f"{folder}/metadata.csv has no field 'path' and no field 'text', but file_name, "
+        "transcription: did you mean data.path_field=file_name and data.text_field=transcription?"
+    )
+    (folder / "nemo.jsonl").write_text('{"audio_filepath": "sounds/00.wav", "text": "one"}\n')
+    assert "did you mean data.path_field=audio_filepath?" in refusal(folder / "nemo.jsonl")
+
+
+def test_without_a_limit_hours_are_left_out_and_told(folder, monkeypatch):
+    monkeypatch.setattr("data.sound.LONGEST_SECONDS", 0.85)
+    with_more(folder, {"long.wav": encoded(voice(30.0))})
+    told = warnings(folder, validation_fraction=0.0)
+    assert (
+        "1 of 25 recordings of train last longer than 1 seconds (data.max_seconds may allow more), "
+        "and are left out, such as sounds/long.wav" in told
+    )
+
+
+def test_the_largest_subsampling_that_can_learn_a_transcript_is_known(folder):
+    """CTC needs a position for each token, and one between two equal ones."""
+    longest = {}
+    for text in ("ababababab", "aaaaa", "a", "ab" * 400):
+        write_table(folder / "train.jsonl", [row | {"text": text} for row in rows_of(folder)])
+        split = prepare(settings(folder, validation_fraction=0.0)).splits["train"]
+        longest[text] = split.most_subsampling
+        frames = int(
+            stored(prepare(settings(folder, validation_fraction=0.0)))["segments"].sum(1).max()
+        )
+        places = {"ababababab": 10, "aaaaa": 9, "a": 1, "ab" * 400: 800}[text]
+        fits = [factor for factor in range(1, frames + 1) if -(-frames // factor) >= places]
+        assert longest[text] == max(fits, default=0)
+    assert longest["ab" * 400] == 0
+    labels = prepare(settings(folder, SoundLabels, validation_fraction=0.0))
+    assert labels.splits["train"].most_subsampling is None
 
 
 def test_it_is_prepared_once_and_again_where_a_recording_changed(folder):

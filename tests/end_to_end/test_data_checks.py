@@ -105,6 +105,22 @@ def test_constant_input_of_any_kind_stops_before_the_first_step(kind, recipe, tm
     assert not (tmp_path / "run").exists()
 
 
+def test_speech_that_can_not_be_learnt_ends_with_a_line_and_leaves_nothing(tmp_path):
+    rows = []
+    for number in range(40):
+        path = tmp_path / f"{number}.wav"
+        soundfile.write(path, np.sin(np.arange(4000) * (0.1 + number / 100)), 8000)
+        rows.append(json.dumps({"path": str(path), "text": "abcde " * 60 + str(number)}))
+    (tmp_path / "train.jsonl").write_text("\n".join(rows))
+    recipe, run = "--config=configs/speech_conformer_ctc.py", tmp_path / "run"
+    fields = {"data__path": str(tmp_path / "train.jsonl"), "mesh__data": "1"}
+    with pytest.raises(
+        UsageError, match=r"^nothing can be learnt: every transcript of train is too"
+    ):
+        train.main(arguments(run, recipe, **fields))
+    assert not run.exists()
+
+
 def arguments(workdir: Path, recipe: str = RECIPE, **fields: str) -> list[str]:
     overrides = [f"--config.{name.replace('__', '.')}={value}" for name, value in fields.items()]
     return [recipe, f"--workdir={workdir}", *overrides]

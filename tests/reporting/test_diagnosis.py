@@ -247,6 +247,17 @@ def test_constant_input_stops_before_the_first_step_and_says_what_and_where(tmp_
         check_data(DIGITS, tmp_path, lambda: CONSTANT | {"commonest_input": 0.994}, pytest.fail)
 
 
+@pytest.mark.parametrize(
+    ("most", "remedy"), [(0, "these the transcripts of these"), (1, "=1"), (3, "=2")]
+)
+def test_transcripts_that_are_all_too_long_stop_before_the_first_step(tmp_path, most, remedy):
+    tones = config("tones_ctc")
+    with pytest.raises(UsageError, match="nothing can be learnt: every transcript") as error:
+        check_data(tones, tmp_path, lambda: {"most_subsampling": most}, notify=pytest.fail)
+    assert remedy in str(error.value) and "model.subsampling=4 makes one" in str(error.value)
+    check_data(tones, tmp_path, lambda: {"most_subsampling": 4}, notify=pytest.fail)
+
+
 @pytest.mark.parametrize(("measured", "expected"), [
     (CONSTANT | {"commonest_input": 0.98}, ["constant input: 98.0 %"]),
     (CONSTANT | {"inputs": 9}, []),  # A model that is tried on a few copies of one example.
