@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from data.dataset import Dataset
+from data.dataset import Dataset, Split
 from data.sources.documents import Documents
 from data.sources.source import Source
 from data.sources.splits import Layout
@@ -13,7 +13,7 @@ def describe_splits(dataset: Dataset) -> str:
     """Return a line for the user: how many examples each split was made of, and where they come
     from."""
     parts = (
-        f"{name} {_examples(split):,} ({dataset.places[name]})"
+        f"{name} {_count_text(split)} ({dataset.places[name]})"
         for name, split in dataset.splits.items()
     )
     return f"splits: {', '.join(parts)}"
@@ -78,7 +78,14 @@ def uneven_cuts(
             )
 
 
-def _examples(split: Any) -> int:
+def _count_text(split: Split) -> str:
+    """Return the number that `_examples` returns, with its noun for documents or conversations."""
+    (noun,) = split.packed or ("",)
+    count = _examples(split)
+    return f"{count:,} {noun.removesuffix('s') if count == 1 else noun}".rstrip()
+
+
+def _examples(split: Split) -> int:
     """Return the number of records or examples from which a split was prepared."""
     return next(iter(split.packed.values()), split.examples) + (split.left_out or 0)
 

@@ -17,7 +17,7 @@ SPLITS = ("train", "validation", "test")
 _WORDS = {
     "train": "train|training",
     "validation": "validation|valid|val|dev|eval",
-    "test": "test|testing|held[-_ ]?out",
+    "test": "test|testing|h[eo]ld[-_ ]?out",
 }
 _SPLIT = (
     f"(?:{'|'.join(f'(?P<{split}>{words})' for split, words in _WORDS.items())})"
@@ -139,10 +139,11 @@ def assign_folders(folders: Sequence[Path], settings: Any) -> Layout[Path]:
     named = [mark.part for mark in found if mark.is_alone]
     if not named:
         return Layout({}, {})
-    return Layout({}, {}, (
-        f"{listed(named)} of {settings.path} {_are(named, 'a class', 'classes')}: folders are "
-        "splits only if all beside each other are (data.splits)",
-    ))  # fmt: skip
+    warning = (
+        f"{listed(named)} of {settings.path} {_are(named, 'is a class', 'are classes')}: folders "
+        "are splits only if all beside each other are (data.splits)"
+    )
+    return Layout({}, {}, (warning,))
 
 
 def trained_on(names: Iterable[str]) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ ALONE = {
     "train": ("train", "train.txt", "TRAIN.CSV", "Training_set", "train-00000-of-00002.parquet",
               "train-00000-of-00001-a09b74b3ef9c3b56.parquet", "trainset", "training data.csv"),
     "validation": ("val", "dev.tsv", "valid.jsonl.gz", "Validation", "eval_set", "dev.de-en"),
-    "test": ("test", "testing", "test_data.csv", "heldout.jsonl", "held-out", "Test-Split"),
+    "test": ("test", "testing", "test_data.csv", "heldout.jsonl", "hold-out", "Test-Split"),
 }  # fmt: skip
 WITH_MORE = {
     "train": ("imdb_train.csv", "wiki.train.tokens", "train2017", "seg_train", "train-1.jsonl"),
@@ -157,6 +157,17 @@ def test_what_comes_from_where_is_told_in_one_line(tmp_path):
             told[0] == "splits: train 60 (train.tsv), validation 20 (dev.tsv), test 20 (test.tsv)"
         )
         told.clear()
+
+
+def test_documents_are_counted_as_such(tmp_path):
+    for name, count in {"train/a": 60, "train/b": 60, "dev": 20}.items():
+        path = tmp_path / f"{name}.txt"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("some words\n" * count)
+    told: list[str] = []
+    settings = TextFiles(path=str(tmp_path), tokenizer=Bytes(), sequence_length=8)
+    prepare(settings, inform=told.append)
+    assert told[0] == "splits: train 2 documents (train/), validation 1 document (dev.txt)"
 
 
 def test_many_files_of_a_split_are_all_read_and_the_first_are_named(tmp_path):
