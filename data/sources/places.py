@@ -25,18 +25,19 @@ def layout_warnings(sources: Iterable[Source]) -> Iterator[str]:
         yield from layout.warnings
 
 
-def places(sources: Sequence[Source], settings: Any, splits: Iterable[str]) -> dict[str, str]:
+def places(sources: Sequence[Source], settings: Any, splits: Mapping[str, Split]) -> dict[str, str]:
     """Describe, for each of `splits`, where its examples come from.
 
     This is a file, a folder, the files or folders that are named after the split, the name of a
     data set, or a note that they were held out from the training data.
 
     settings: the configuration's `data`.
+    splits: the splits of the prepared data, by name.
     """
     cut = [getattr(source, "held_out", 0.0) > 0 for source in sources]
     from_training = f"cut from training by data.validation_fraction={settings.validation_fraction}"
     own = [split for split in splits if split != "validation" or not all(cut)]
-    found = {split: _place(sources, settings, split) for split in own}
+    found = {split: _place(sources, settings, splits[split]) for split in own}
     if any(cut) and "validation" in found:
         found["validation"] += f", in part {from_training}"
     return {split: found.get(split, from_training) for split in splits}
@@ -90,18 +91,20 @@ def _examples(split: Split) -> int:
     return next(iter(split.packed.values()), split.examples) + (split.left_out or 0)
 
 
-def _place(sources: Sequence[Source], settings: Any, split: str) -> str:
+def _place(sources: Sequence[Source], settings: Any, split: Split) -> str:
     """Return where `split` comes from, for splits that are not held out."""
     named = [layout.places if (layout := _layout(source)) else {} for source in sources]
     if settings.source == "mixture":
-        parts = zip(settings.parts, named, strict=True)
+        parts = {one.name for one in split.parts}
         return ", ".join(
-            f"{part}/{of[split]}" if of else part for part, of in parts if not of or split in of
+            f"{part}/{of[split.name]}" if split.name in of else part
+            for part, of in zip(settings.parts, named, strict=True)
+            if part in parts
         )
     if hasattr(settings, "name"):
         return f"{settings.name} of TensorFlow Datasets"
     path = getattr(settings, "path", None)
-    return named[0].get(split, path or f"data.source={settings.source}")
+    return named[0].get(split.name, path or f"data.source={settings.source}")
 
 
 def _layout(source: Source) -> Layout[Any] | None:

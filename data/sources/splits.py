@@ -105,7 +105,8 @@ def assign(items: Sequence[Item], name: Callable[[Item], str], settings: Any) ->
         places = {split: listed(of) for split, of in parts.items()}
         return Layout(divided, places, _left_out(loose, _parts(found)))
     if any(mark.is_alone for mark in found) or ("train" in splits and len(splits) > 1):
-        raise _unclear(settings.path, splits, _parts(found), others)
+        none = "data.splits=none takes everything for training"
+        raise _unclear(settings.path, splits, _parts(found), others, none)
     return Layout({"train": items}, {}, trained_on(names))
 
 
@@ -120,9 +121,10 @@ def assign_folders(folders: Sequence[Path], settings: Any) -> Layout[Path]:
     found = [mark for mark in marks if mark is not None]
     splits = [split for split in SPLITS if split in {mark.split for mark in found}]
     are_alone = any(mark.is_alone for mark in found)
+    none = "with data.splits=none each folder is a class"
     if len(splits) == len(folders) and ("train" in splits or are_alone):
         if "train" not in splits:
-            raise _unclear(settings.path, splits, _parts(found), ())
+            raise _unclear(settings.path, splits, _parts(found), (), none)
         of = {mark.split: folder for mark, folder in zip(found, folders, strict=True)}
         places = {split: f"{of[split].name}/" for split in splits}
         return Layout({split: [of[split]] for split in splits}, places)
@@ -132,10 +134,9 @@ def assign_folders(folders: Sequence[Path], settings: Any) -> Layout[Path]:
         if twice and not others:
             names = listed(_parts(mark for mark in found if mark.split == twice))
             raise UsageError(
-                f"{settings.path}: {names} are all named after {twice}: join them, or give "
-                "data.splits=none if each folder is a class"
+                f"{settings.path}: {names} are all named after {twice}: join them; {none}"
             )
-        raise _unclear(settings.path, splits, _parts(found), others)
+        raise _unclear(settings.path, splits, _parts(found), others, none)
     named = [mark.part for mark in found if mark.is_alone]
     if not named:
         return Layout({}, {})
@@ -207,10 +208,10 @@ def _left_out(loose: Sequence[str], parts: Sequence[str]) -> tuple[str, ...]:
 
 
 def _unclear(
-    given: str, splits: Sequence[str], parts: Sequence[str], others: Sequence[str]
+    given: str, splits: Sequence[str], parts: Sequence[str], others: Sequence[str], none: str
 ) -> UsageError:
-    """Return the error for names of splits beside `others`, or without train."""
-    none = "data.splits=none takes everything for training"
+    """Return the error for names of splits beside `others`, or without train. none: what
+    `data.splits` = none would do."""
     if not others:
         return UsageError(
             f"{given} holds {' and '.join(splits)}, but no train ({listed(parts)}); {none}"

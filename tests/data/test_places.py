@@ -72,9 +72,11 @@ def test_embedded_sets_and_mixtures_have_their_names(tmp_path):
     for name in ("train.txt", "dev.txt"):
         (tmp_path / "own").mkdir(exist_ok=True)
         (tmp_path / "own" / name).write_text(TEXT)
+        (tmp_path / "own" / "test.txt").write_text(TEXT)
     parts = (parts[0], f"text_files:{tmp_path}/own")
     mixed = Mixture(parts=parts, sequence_length=8, tokenizer=Bytes())
     assert prepare(mixed).places == {
+        "test": f"{parts[1]}/test.txt",
         "train": f"{parts[0]}, {parts[1]}/train.txt",
         "validation": f"{parts[0]}, {parts[1]}/dev.txt, in part {CUT}",
     }
