@@ -14,7 +14,7 @@ from data.pictures import PicturePreparation
 from data.progress import Progress, silent
 from data.show import describe_preparation, describe_unknown
 from data.sound import SoundPreparation
-from data.sources.places import places, uneven_cuts
+from data.sources.places import describe_splits, layout_warnings, places, uneven_cuts
 from data.sources.registry import open_sources
 from data.sources.source import RawSplits, Source
 from data.text import TextPreparation
@@ -56,8 +56,8 @@ def prepare(
     """Return the data that `settings` (`config.data`) describe; prepare it if it is not cached.
 
     warn: called with a line of text for each problem in the data.
-    inform (default: `warn`): called with a line for each result of cleaning, packing and padding.
-        Cached data gives the same lines.
+    inform: called with a line about the splits, and one for each result of cleaning, packing and
+        padding. Without it, `warn` gets the latter. Cached data gives the same lines.
 
     The name of the cache folder contains a hash of the `source_key` of each source and the
     preparation's `cache_key`, which include all relevant settings and file hashes. So a changed
@@ -85,8 +85,11 @@ def prepare(
     origins = places(sources, settings, dataset.splits)
     dataset = replace(dataset, places=origins, prepared_by=prepared_by)
     cuts = uneven_cuts(sources, settings, dataset.splits)
-    for line in (*dataset.warnings, *describe_unknown(dataset), *cuts):
+    warnings = (*dataset.warnings, *describe_unknown(dataset), *cuts, *layout_warnings(sources))
+    for line in warnings:
         warn(line)
+    if inform:
+        inform(describe_splits(dataset))
     for line in describe_preparation(dataset):
         (inform or warn)(line)
     return dataset

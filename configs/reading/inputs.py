@@ -152,6 +152,7 @@ def _check_text(field: str, path: str | None) -> None:
             raise UsageError(f"{named} is an empty file")
         _check_readable(named, path)
     elif os.path.isdir(path):
+        _check_readable(named, path)
         if not any(files for _, _, files in os.walk(path)):
             raise UsageError(f"{named} is a folder without files")
     elif glob.has_magic(path):
@@ -180,11 +181,7 @@ def _check_manifest(path: str | None) -> None:
             "data.path is not given: say where the recordings are listed, --config.data.path=FILE "
             "(.jsonl, .csv, .tsv or .parquet), or a folder with train.jsonl, test.jsonl"
         )
-    if not os.path.exists(path):
-        raise UsageError(f"data.path={path} is not there{path_hint(path)}")
-    if os.path.isfile(path) and not os.path.getsize(path):
-        raise UsageError(f"data.path={path} is an empty file")
-    _check_readable(f"data.path={path}", path)
+    _check_text("data.path", path)
 
 
 def _check_folder(path: str | None) -> None:

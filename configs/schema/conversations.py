@@ -10,13 +10,14 @@ from configs.schema.source import (
     Length,
     PlainText,
     Source,
+    UserFiles,
     sequence_length_field,
     user_path_field,
 )
 from configs.schema.tokenizers import BPE, Tokenizer
 
 
-class Conversations(Source):
+class Conversations(UserFiles, Source):
     """The user's conversations as JSON lines. Only the assistant's tokens count in the loss."""
 
     modality: ClassVar = "text"

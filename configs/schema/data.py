@@ -26,6 +26,7 @@ from configs.schema.source import (
     Length,
     PlainText,
     Source,
+    UserFiles,
     sequence_length_field,
     user_path_field,
 )
@@ -127,7 +128,7 @@ class PythonStdlib(Text):
     source: Literal["python_stdlib"] = field("python_stdlib", "Source of the examples.")
 
 
-class TextFiles(Text):
+class TextFiles(UserFiles, Text):
     """The user's text files in UTF-8. Each file is a document."""
 
     source: Literal["text_files"] = field("text_files", "Source of the examples.")
@@ -135,7 +136,7 @@ class TextFiles(Text):
     invalid_utf8: InvalidUTF8 = INVALID_UTF8
 
 
-class Records(Text):
+class Records(UserFiles, Text):
     """The user's JSON lines (optionally gzipped) or Parquet files. Each record is a document."""
 
     source: Literal["records"] = field("records", "Source of the examples.")
@@ -154,7 +155,7 @@ class TFDS(Text):
     invalid_utf8: InvalidUTF8 = INVALID_UTF8
 
 
-class Mixture(Text):
+class Mixture(UserFiles, Text):
     """A mixture of several sources of text. Each source provides a share of the examples."""
 
     source: Literal["mixture"] = field("mixture", "Source of the examples.")
@@ -189,7 +190,7 @@ class Mixture(Text):
     def unused_fields(self) -> dict[str, str]:
         reasons = super().unused_fields()
         members = self.part_settings()
-        for name in ("data_dir", "text_field", "invalid_utf8"):
+        for name in ("data_dir", "text_field", "invalid_utf8", "splits"):
             if members and not any(name in type(one).model_fields for one in members):
                 reasons[name] = "no source of data.parts has it"
         return reasons
@@ -242,7 +243,7 @@ PARTS: dict[str, type[Text]] = {
 """The kinds of sources that `data.parts` may contain, by name."""
 
 
-class Table(Source):
+class Table(UserFiles, Source):
     """The user's table of labelled texts, one per row: CSV, TSV, JSON lines or Parquet."""
 
     modality: ClassVar = "labelled_text"

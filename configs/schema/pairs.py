@@ -15,6 +15,7 @@ from configs.schema.source import (
     LengthBuckets,
     PlainText,
     Source,
+    UserFiles,
     length_buckets_field,
     user_path_field,
 )
@@ -100,7 +101,7 @@ class WrittenPairs(Pairs):
         return self
 
 
-class ParallelText(WrittenPairs):
+class ParallelText(UserFiles, WrittenPairs):
     """The user's pairs: two files with one line per pair, or a table with one row per pair."""
 
     source: Literal["parallel_text"] = field("parallel_text", "Source of the examples.")

@@ -11,6 +11,7 @@ from configs.schema.source import (
     FilePath,
     PlainText,
     Source,
+    UserFiles,
     user_path_field,
 )
 
@@ -140,7 +141,7 @@ class Digits(Pictures):
     image_size: ImageSize | None = _image_size(8, "Height and width that pictures are resized to.")
 
 
-class ImageFolder(Pictures):
+class ImageFolder(UserFiles, Pictures):
     """The user's images, in a folder per class."""
 
     source: Literal["image_folder"] = field("image_folder", "Source of the examples.")

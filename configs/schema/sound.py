@@ -22,6 +22,7 @@ from configs.schema.source import (
     LengthBuckets,
     PlainText,
     Source,
+    UserFiles,
     length_buckets_field,
     user_path_field,
 )
@@ -229,7 +230,6 @@ class Labelled(Sound):
 _MANIFEST = user_path_field(
     "Manifest with a row per recording: .jsonl, .csv, .tsv (each optionally with .gz) or "
     ".parquet; or a folder with train.jsonl, validation.jsonl, test.jsonl.",
-    "a file or a folder",
     aliases=("manifest", "train_manifest"),
 )
 _PATH_FIELD = field(
@@ -254,7 +254,7 @@ _LABEL_FIELD = field(
 )
 
 
-class SoundTranscripts(Transcribed):
+class SoundTranscripts(UserFiles, Transcribed):
     """The user's recordings with transcripts: WAV, FLAC, OGG or MP3, with any sample rate."""
 
     source: Literal["sound_transcripts"] = field("sound_transcripts", "Source of the examples.")
@@ -264,7 +264,7 @@ class SoundTranscripts(Transcribed):
     invalid_utf8: InvalidUTF8 = INVALID_UTF8
 
 
-class SoundLabels(Labelled):
+class SoundLabels(UserFiles, Labelled):
     """The user's recordings with labels: WAV, FLAC, OGG or MP3, with any sample rate."""
 
     source: Literal["sound_labels"] = field("sound_labels", "Source of the examples.")

@@ -92,6 +92,17 @@ class Source(Settings):
     )
 
 
+class UserFiles(Settings):
+    """The field of data sources that read files of the user."""
+
+    splits: Literal["names", "none"] = field(
+        "names",
+        "How files and folders are assigned to splits. names: by their names, such as dev.tsv or "
+        "test_set; none: all are for training.",
+        mutable_on_resume=True,
+    )
+
+
 # Fields that several sources share.
 INVALID_UTF8 = field(
     "error", "Handling of invalid UTF-8. error: data preparation fails; replace: it becomes U+FFFD."

@@ -10,6 +10,7 @@ from configs.errors import UsageError
 from data.codecs.chat import ASSISTANT
 from data.sources import generated_talk
 from data.sources.records import TextRecords, open_tables
+from data.sources.splits import Layout
 from data.sources.tables import Rows, kind_of, no_such_field
 
 SUFFIXES = (".jsonl", ".jsonl.gz")
@@ -50,14 +51,15 @@ def open_source(settings: Any) -> Conversations:
     found, or if the first record of a file is not a conversation.
     """
     read: Callable[[Any], Iterator[list[Message]]] = partial(read_conversations, settings=settings)
+    layout: Layout[Any] | None = None
     if settings.path is None:
         tables: dict[str, Any] = {"train": [Generated()]}
         decided: dict[str, Any] = {"generated": generated_talk.VERSION}
         read = lambda _: iter(generated_talk.conversations())  # noqa: E731
     else:
-        tables, decided = open_tables(settings, SUFFIXES, settings.prompt_field, read)
+        tables, decided, layout = open_tables(settings, SUFFIXES, settings.prompt_field, read)
         decided |= {"answer": settings.answer_field, "messages": settings.messages_field}
-    return Conversations.of(settings, tables, read, decided)
+    return Conversations.of(settings, tables, read, decided, layout=layout)
 
 
 def read_conversations(rows: Rows, settings: Any) -> Iterator[list[Message]]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from configs.errors import UsageError
 from data.file_stat_cache import FileStatCache
+from data.sources.splits import Layout
 
 PIECE_CHARACTERS = 2**14  # tokenizers slow down on long texts
 _BLOCK_BYTES = 2**20
@@ -42,12 +43,15 @@ class Documents:
     `text`. Pieces have a bounded size, so that neither memory nor records grow with a document. If
     possible, a piece ends after a word, before white space. No token of a byte-level tokenizer
     crosses this boundary, so pieces can be encoded separately.
+
+    layout: how the files were assigned to splits, if the user gave them.
     """
 
     name: str
     documents: Mapping[str, tuple[Document, ...]]
     invalid_utf8: str
     held_out: float
+    layout: Layout[Path] | None = None
 
     @cached_property
     def splits(self) -> dict[str, int]:

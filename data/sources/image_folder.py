@@ -12,8 +12,9 @@ from data.cache import digest
 from data.classes import alike
 from data.file_stat_cache import FileStatCache
 from data.forms import joined, nfc
-from data.sources.files import SPLITS, file_sha256, files_in, name_below, read_file, split_folders
+from data.sources.files import file_sha256, files_in, name_below, read_file
 from data.sources.source import MadeExamples, RawSplits, copies, hold_out
+from data.sources.splits import SPLITS, Layout, assign_folders, split_of
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff")
 
@@ -36,12 +37,14 @@ class ImageFolder:
     pictures: the images of each split, by the split's name.
     warnings: messages for the user.
     held_out: share of the training images that was held out for validation.
+    layout: the folders that were recognised as splits.
     """
 
     pictures: Mapping[str, Sequence[Picture]]
     classes: tuple[str, ...]
     warnings: tuple[str, ...]
     held_out: float
+    layout: Layout[Path]
     name: str = field(default="image_folder", init=False)
     channels: int = field(default=3, init=False)
 
@@ -61,7 +64,8 @@ class ImageFolder:
 
 
 def open_source(settings: Any) -> ImageFolder:
-    """Open the images in the folder `data.path`: CLASS/NAME.jpg, or SPLIT/CLASS/NAME.jpg.
+    """Open the images in the folder `data.path`: CLASS/NAME.jpg, or SPLIT/CLASS/NAME.jpg if
+    `splits.assign_folders` recognises splits.
 
     Without a validation split, `data.validation_fraction` of the training images is held out,
     chosen by a hash of their names. Files without the suffix of an image, in no class folder or
@@ -70,9 +74,8 @@ def open_source(settings: Any) -> ImageFolder:
     class, or if the splits differ in their classes.
     """
     root = Path(settings.path).expanduser()
-    parts = split_folders(root)
-    if parts and "train" not in parts:
-        raise UsageError(f"{root} holds {' and '.join(parts)}, but no train")
+    layout = assign_folders([*_of_pictures(root)], settings)
+    parts = {split: folder for split, (folder,) in layout.splits.items()}
     found = {split: _Found(folder) for split, folder in (parts or {"train": root}).items()}
     classes = found["train"].classes()
     _check_classes(settings.path, found, classes)
@@ -81,14 +84,14 @@ def open_source(settings: Any) -> ImageFolder:
     if share:
         train, validation = hold_out(pictures["train"], share, lambda one: one.name)
         pictures |= {"train": train, "validation": validation}
-    warnings = [*_beside(root, parts)] if parts else []
+    warnings = [*_beside(root, [one.name for one in parts.values()])] if parts else []
     warnings += [note for one in found.values() for note in one.warnings(classes)]
     warnings += joined((name for one in found.values() for name in one.folders()), "classes")
     warnings += [*alike(classes), *copies(pictures, "pictures")]
     if lost := sorted(set(classes) - {one.label for one in pictures["train"]}):
         warnings.append(f"every picture of {', '.join(lost)} is held out: training sees none")
     pictures = {s: pictures[s] for s in SPLITS if pictures.get(s)}
-    return ImageFolder(pictures, classes, tuple(warnings), share)
+    return ImageFolder(pictures, classes, tuple(warnings), share, layout)
 
 
 class _Found:
@@ -103,7 +106,7 @@ class _Found:
             there += files_in(path) if path.is_symlink() else ()
         for path in sorted(there):
             parts = name_below(folder, path).split("/")
-            if len(parts) > 1 and path.name.lower().endswith(SUFFIXES):
+            if len(parts) > 1 and _is_picture(path):
                 self.files.append((path, nfc(parts[0])))
             else:
                 self.others.append(path)
@@ -135,7 +138,19 @@ class _Found:
             )
 
 
-def _beside(root: Path, parts: Mapping[str, Path]) -> Iterator[str]:
+def _of_pictures(root: Path) -> Iterator[Path]:
+    """Yield the folders in `root` that hold a picture, or whose name says only a split."""
+    for folder in sorted(one for one in root.iterdir() if one.is_dir() and one.name[0] != "."):
+        _, is_split = split_of(folder.name) or (None, False)
+        if is_split or any(map(_is_picture, files_in(folder))):
+            yield folder
+
+
+def _is_picture(path: Path) -> bool:
+    return path.name.lower().endswith(SUFFIXES)
+
+
+def _beside(root: Path, parts: Sequence[str]) -> Iterator[str]:
     """Yield a warning if `root` has entries besides the split folders `parts`; they are ignored."""
     others = sorted({one.name for one in root.iterdir() if one.name[0] != "."} - {*parts})
     if others:

@@ -8,8 +8,9 @@ from typing import Any
 
 from configs.errors import UsageError
 from data.file_stat_cache import FileStatCache
-from data.sources.files import SPLITS, meant_split, split_of
+from data.sources.files import files_in, name_below
 from data.sources.records import TABLE_SUFFIXES, PairRecords, open_pairs
+from data.sources.splits import assign, split_of
 from data.sources.tables import decode, lines_of
 
 Sides = tuple[Path, Path]
@@ -40,9 +41,8 @@ def open_source(settings: Any) -> PairRecords:
 
     For the languages en and de, `data.path` may be
 
-    - a folder with train.en and train.de (or train.de-en.en, or several numbered files), optionally
-      also with validation and test;
-    - a folder with other pairs of files, which are all for training;
+    - a folder with pairs of files such as train.en and train.de, or else a folder in which such
+      files are in folders; `splits.assign` assigns the pairs to splits;
     - a path without ending, such as corpus, for corpus.en and corpus.de (or corpus.train.en, ...);
     - a table, or a folder of tables.
 
@@ -54,9 +54,10 @@ def open_source(settings: Any) -> PairRecords:
     if not found:
         return open_pairs(settings)
     _refuse_fields(settings, next(iter(found.values())))
-    parts, warnings = _parts(found)
+    ending = f"{{{settings.source_language},{settings.target_language}}}"
+    layout = assign([*found], lambda name: f"{name}.{ending}", settings)
     tables, hashes = {}, {}
-    for split, names in parts.items():
+    for split, names in layout.splits.items():
         sides = [found[name] for name in names]
         root = str(sides[0][0].parent.absolute())
         with FileStatCache(
@@ -74,25 +75,30 @@ def open_source(settings: Any) -> PairRecords:
         if not sum(table.rows for table in tables[split]):
             raise UsageError(f"{sides[0][0]} and {sides[0][1]} are empty")
     decided = {"files": hashes, "invalid": settings.invalid_utf8}
-    warnings = (*warnings, *_tables_beside(settings.path, next(iter(found.values()))))
-    return PairRecords.of(settings, tables, ParallelFiles.pairs, decided, warnings=warnings)
+    warnings = (*_tables_beside(settings.path, next(iter(found.values()))),)
+    return PairRecords.of(
+        settings, tables, ParallelFiles.pairs, decided, layout=layout, warnings=warnings
+    )
 
 
 def _find(settings: Any) -> dict[str, Sides]:
     """Return the pairs of files by their name without ending, sorted. Return an empty dictionary if
-    there is a table instead."""
+    there is a table instead.
+
+    Files inside of the folders of a folder are found only if it holds none itself.
+    """
     path = Path(settings.path).expanduser()
     is_folder, languages = path.is_dir(), (settings.source_language, settings.target_language)
     folder = path if is_folder else path.parent
     there = [one for one in sorted(folder.iterdir()) if one.is_file()] if folder.is_dir() else []
     there = [one for one in there if not one.name.startswith(".")]
-    sources, targets = (
-        {name: one for one in there if (name := _without(one, language)) is not None}
-        for language in languages
-    )
+    sources, targets = (_side(folder, there, language) for language in languages)
+    if is_folder and not (sources or targets or any(map(_is_table, there))):
+        there = sorted(files_in(folder))
+        sources, targets = (_side(folder, there, language) for language in languages)
     if not is_folder:
         if path in (*sources.values(), *targets.values()):
-            name = next(filter(None, (_without(path, language) for language in languages)))
+            name = next(filter(None, (_without(path.name, language) for language in languages)))
             raise UsageError(
                 f"data.path={settings.path} is one file of two: give data.path={folder / name}"
             )
@@ -104,31 +110,6 @@ def _find(settings: Any) -> dict[str, Sides]:
     if not sources and not path.is_file() and not any(map(_is_table, there)):
         raise _nothing(settings.path, languages, there if is_folder else ())
     return {name: (sources[name], targets[name]) for name in sorted(sources)}
-
-
-def _parts(found: dict[str, Sides]) -> tuple[dict[str, list[str]], tuple[str, ...]]:
-    """Return the names of the pairs of files for each split, and warnings about pairs in no
-    split."""
-    parts: dict[str, list[str]] = {}
-    others: list[str] = []
-    for name in found:
-        split = split_of(Path(name))
-        group = others if split is None else parts.setdefault(split, [])
-        group.append(name)
-    for name, (source, _) in found.items():
-        begin = name.partition(".")[0]
-        right = meant_split(begin)
-        if right and right not in parts:
-            raise UsageError(f"{source}: {begin} should be called {right}: rename it")
-    if not parts:
-        return {"train": others}, ()
-    if "train" not in parts:
-        raise UsageError(f"{found[name][0].parent} holds {' and '.join(parts)}, but no train")
-    warnings = tuple(
-        f"{found[name][0]} and {found[name][1].name} are left out: they are named after no split"
-        for name in others
-    )
-    return {split: parts[split] for split in SPLITS if split in parts}, warnings
 
 
 def _tables_beside(given: str, sides: Sides) -> Iterator[str]:
@@ -154,8 +135,9 @@ def _no_partner(
 ) -> UsageError:
     """Return the error for the file `path` in `language`, which has no counterpart in the language
     `other`. there: all files in its folder."""
-    name = _without(path, language)
-    others = [one.name for one in there if one != path and one.name.startswith(f"{name}.")]
+    name = _without(path.name, language)
+    beside = [one for one in there if one.parent == path.parent and one != path]
+    others = [one.name for one in beside if one.name.startswith(f"{name}.")]
     hint = f", but {', '.join(others)}: {setting} is the ending" if others else ""
     return UsageError(f"{path} has no {name}.{other} beside it{hint}")
 
@@ -195,17 +177,30 @@ def _lines(path: Path, invalid_utf8: str) -> Iterator[str]:
         yield text.removeprefix("\ufeff") if number == 1 else text
 
 
-def _without(path: Path, language: str) -> str | None:
+def _side(folder: Path, there: Sequence[Path], language: str) -> dict[str, Path]:
+    """Return the files in `language` by their path in `folder`, without the ending."""
+    names = ((_without(name_below(folder, path), language), path) for path in there)
+    return {name: path for name, path in names if name is not None}
+
+
+def _without(name: str, language: str) -> str | None:
     """Return a file's name without `.language` (and .gz); None if it has another ending."""
-    name, ending = path.name.removesuffix(".gz"), f".{language}"
+    name, ending = name.removesuffix(".gz"), f".{language}"
     return name.removesuffix(ending) if name.endswith(ending) and name != ending else None
 
 
 def _begun(begin: str, side: dict[str, Path]) -> dict[str, Path]:
     """Return the files of `side` that are named `begin`, or `begin` and a split. The latter are
     renamed to the split: corpus.train becomes train."""
-    names = {begin: begin} | {f"{begin}.{split}": split for split in SPLITS}
-    return {names[name]: path for name, path in side.items() if name in names}
+    found = {}
+    for name, path in side.items():
+        rest = name[len(begin) + 1 :]
+        said = split_of(rest) if "." not in rest else None
+        if name == begin:
+            found[name] = path
+        elif name[: len(begin) + 1] in (f"{begin}.", f"{begin}-", f"{begin}_") and said and said[1]:
+            found[rest] = path
+    return found
 
 
 def _is_table(path: Path) -> bool:

@@ -1,27 +1,43 @@
 """Describes the origin of each split, and warns if the share held out is far from the setting."""
 
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
+from data.dataset import Dataset, Split
 from data.sources.documents import Documents
-from data.sources.files import split_of
 from data.sources.source import Source
+from data.sources.splits import Layout
 
 
-def places(sources: Sequence[Source], settings: Any, splits: Iterable[str]) -> dict[str, str]:
+def describe_splits(dataset: Dataset) -> str:
+    """Return a line for the user: how many examples each split was made of, and where they come
+    from."""
+    parts = (
+        f"{name} {_count_text(split)} ({dataset.places[name]})"
+        for name, split in dataset.splits.items()
+    )
+    return f"splits: {', '.join(parts)}"
+
+
+def layout_warnings(sources: Iterable[Source]) -> Iterator[str]:
+    """Yield the warnings about how the user's files were assigned to splits."""
+    for layout in filter(None, map(_layout, sources)):
+        yield from layout.warnings
+
+
+def places(sources: Sequence[Source], settings: Any, splits: Mapping[str, Split]) -> dict[str, str]:
     """Describe, for each of `splits`, where its examples come from.
 
-    This is a file, a folder, the name of a data set, or a note that they were held out from the
-    training data.
+    This is a file, a folder, the files or folders that are named after the split, the name of a
+    data set, or a note that they were held out from the training data.
 
     settings: the configuration's `data`.
+    splits: the splits of the prepared data, by name.
     """
     cut = [getattr(source, "held_out", 0.0) > 0 for source in sources]
     from_training = f"cut from training by data.validation_fraction={settings.validation_fraction}"
     own = [split for split in splits if split != "validation" or not all(cut)]
-    found = {split: _place(settings, split, alone=own == ["train"]) for split in own}
+    found = {split: _place(sources, settings, splits[split]) for split in own}
     if any(cut) and "validation" in found:
         found["validation"] += f", in part {from_training}"
     return {split: found.get(split, from_training) for split in splits}
@@ -63,21 +79,34 @@ def uneven_cuts(
             )
 
 
-def _examples(split: Any) -> int:
+def _count_text(split: Split) -> str:
+    """Return the number that `_examples` returns, with its noun for documents or conversations."""
+    (noun,) = split.packed or ("",)
+    count = _examples(split)
+    return f"{count:,} {noun.removesuffix('s') if count == 1 else noun}".rstrip()
+
+
+def _examples(split: Split) -> int:
     """Return the number of records or examples from which a split was prepared."""
     return next(iter(split.packed.values()), split.examples) + (split.left_out or 0)
 
 
-def _place(settings: Any, split: str, *, alone: bool) -> str:
-    """Return where `split` comes from. alone: whether the source stores no other split."""
+def _place(sources: Sequence[Source], settings: Any, split: Split) -> str:
+    """Return where `split` comes from, for splits that are not held out."""
+    named = [layout.places if (layout := _layout(source)) else {} for source in sources]
     if settings.source == "mixture":
-        return ", ".join(settings.parts)
+        parts = {one.name for one in split.parts}
+        return ", ".join(
+            f"{part}/{of[split.name]}" if split.name in of else part
+            for part, of in zip(settings.parts, named, strict=True)
+            if part in parts
+        )
     if hasattr(settings, "name"):
         return f"{settings.name} of TensorFlow Datasets"
     path = getattr(settings, "path", None)
-    if path is None:
-        return f"data.source={settings.source}"
-    if alone or not os.path.isdir(path):
-        return path
-    names = sorted(name for name in os.listdir(path) if split_of(Path(name)) == split)
-    return os.path.join(path, names[0] if len(names) == 1 else f"{split}*")
+    return named[0].get(split.name, path or f"data.source={settings.source}")
+
+
+def _layout(source: Source) -> Layout[Any] | None:
+    """Return how the files of a source were assigned to splits; None if it has no such files."""
+    return getattr(source, "layout", None)

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from configs.errors import UsageError
 from data.cache import digest
-from data.sources.files import SPLITS
 from data.sources.records import PairRecords, TextRecords
 from data.sources.source import MadeExamples, RawSplits, held_out_mask
+from data.sources.splits import SPLITS
 from data.sources.tables import decode, no_such_field, no_text
 
 _AT_ONCE = 256

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -11,8 +12,9 @@ from numpy.typing import NDArray
 from configs.errors import UsageError
 from data.file_stat_cache import FileStatCache
 from data.sources.documents import PIECE_CHARACTERS, pieces, text_features
-from data.sources.files import SPLITS, file_sha256, find_files, name_below
+from data.sources.files import file_sha256, find_files, name_below
 from data.sources.source import held_out_mask
+from data.sources.splits import SPLITS, Layout
 from data.sources.tables import Rows, open_rows
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
@@ -46,6 +48,7 @@ class TextRecords:
     key: JSON values that change if the records change.
     held_out: share of the training records that is held out for validation, chosen by a hash of
         each record's table and row.
+    layout: how the tables were assigned to splits, if the user gave them.
     """
 
     name: str
@@ -53,6 +56,7 @@ class TextRecords:
     read: Callable[[Any], Iterator[Any]]
     key: Mapping[str, Any]
     held_out: float
+    layout: Layout[Any] | None = None
 
     @classmethod
     def of(
@@ -171,8 +175,8 @@ def open_source(settings: Any) -> TextRecords:
     `data.validation_fraction` of the records is held out. The first record of each file is read, so
     that wrong field names fail at once. Raises UsageError, for instance if there are no records.
     """
-    tables, decided = open_tables(settings, SUFFIXES, settings.text_field, Rows.texts)
-    return TextRecords.of(settings, tables, Rows.texts, decided)
+    tables, decided, layout = open_tables(settings, SUFFIXES, settings.text_field, Rows.texts)
+    return TextRecords.of(settings, tables, Rows.texts, decided, layout=layout)
 
 
 def open_labelled(settings: Any) -> LabelledRecords:
@@ -180,8 +184,8 @@ def open_labelled(settings: Any) -> LabelledRecords:
     read too."""
     text, label = settings.text_field, settings.label_field
     read = partial(Rows.labelled, label=label)
-    tables, decided = open_tables(settings, TABLE_SUFFIXES, text, read)
-    return LabelledRecords.of(settings, tables, read, {**decided, "label": label})
+    tables, decided, layout = open_tables(settings, TABLE_SUFFIXES, text, read)
+    return LabelledRecords.of(settings, tables, read, {**decided, "label": label}, layout=layout)
 
 
 def open_pairs(settings: Any) -> PairRecords:
@@ -189,14 +193,15 @@ def open_pairs(settings: Any) -> PairRecords:
     read too."""
     source, target = settings.sides()
     read = partial(Rows.pairs, target=target)
-    tables, decided = open_tables(settings, TABLE_SUFFIXES, source, read)
-    return PairRecords.of(settings, tables, read, {**decided, "target": target})
+    tables, decided, layout = open_tables(settings, TABLE_SUFFIXES, source, read)
+    return PairRecords.of(settings, tables, read, {**decided, "target": target}, layout=layout)
 
 
 def open_tables(
     settings: Any, suffixes: tuple[str, ...], field: str, read: Callable[[Rows], Iterator[Any]]
-) -> tuple[dict[str, list[Rows]], dict[str, Any]]:
-    """Return the tables of each split at `data.path`, and JSON values that identify their contents.
+) -> tuple[dict[str, list[Rows]], dict[str, Any], Layout[Path]]:
+    """Return the tables of each split at `data.path`, JSON values that identify their contents, and
+    how files were assigned to splits.
 
     suffixes: the suffixes of the files to read.
     field: the field with the texts.
@@ -205,9 +210,9 @@ def open_tables(
 
     Raises UsageError, for instance if a split has no records.
     """
-    found = find_files(settings.path, lambda path: path.name.endswith(suffixes))
+    layout, root = find_files(settings, lambda path: path.name.endswith(suffixes))
     tables, hashes = {}, {}
-    for split, (paths, root) in found.items():
+    for split, paths in layout.splits.items():
         if not paths or not paths[0].name.endswith(suffixes):
             what = f"{settings.path} holds no file for {split}" if not paths else paths[0]
             raise UsageError(f"{what}: records are read from {', '.join(suffixes)}")
@@ -221,4 +226,4 @@ def open_tables(
         if not [table for table in tables[split] if next(read(table), None) is not None]:
             raise UsageError(f"{settings.path} holds no record for {split}")
     decided = {"files": hashes, "field": field, "invalid": settings.invalid_utf8}
-    return tables, decided
+    return tables, decided, layout

@@ -18,9 +18,10 @@ from data.classes import alike, class_names
 from data.codecs.sound import Waveform, decode_sound
 from data.file_stat_cache import FileStatCache
 from data.forms import nfc
-from data.sources.files import SPLITS, file_sha256, meant_split, read_file, split_of
+from data.sources.files import file_sha256, find_files, read_file
 from data.sources.records import TABLE_SUFFIXES
 from data.sources.source import MadeExamples, RawSplits, copies, hold_out
+from data.sources.splits import SPLITS, Layout
 from data.sources.tables import open_rows
 
 _KNOWN = {
@@ -52,6 +53,7 @@ class SoundManifest:
     classes: the names of the classes; None if recordings have transcripts.
     warnings: messages for the user.
     held_out: share of the training recordings that was held out for validation.
+    layout: how the tables were assigned to splits.
     """
 
     name: str
@@ -59,6 +61,7 @@ class SoundManifest:
     classes: tuple[str, ...] | None
     warnings: tuple[str, ...]
     held_out: float
+    layout: Layout[Path]
 
     def source_key(self) -> dict[str, Any]:
         files = {
@@ -84,34 +87,39 @@ def open_transcripts(settings: Any) -> SoundManifest:
     a hash of each path as written in the table. Raises UsageError, for instance if an audio file is
     missing.
     """
-    found = _read(settings, settings.text_field, "data.text_field")
+    layout = _find_tables(settings)
+    found = _read(layout, settings, settings.text_field, "data.text_field")
     recordings, share = _cut(found, settings)
-    warnings = (*_table_warnings(settings.path), *_copies(recordings))
-    return SoundManifest("sound_transcripts", recordings, None, warnings, share)
+    warnings = tuple(_copies(recordings))
+    return SoundManifest("sound_transcripts", recordings, None, warnings, share, layout)
 
 
 def open_labels(settings: Any) -> SoundManifest:
     """Open the recordings in the tables at `data.path` with their labels, like
     `open_transcripts`."""
-    found = _read(settings, settings.label_field, "data.label_field")
+    layout = _find_tables(settings)
+    found = _read(layout, settings, settings.label_field, "data.label_field")
     recordings, share = _cut(found, settings)
     labels = {split: {one.target for one in of} for split, of in recordings.items()}
     is_cut = "validation" in recordings and "validation" not in found
     classes = class_names(labels, things="recording", validation_is_cut=is_cut)
-    warnings = [*_table_warnings(settings.path), *_copies(recordings), *alike(classes)]
+    warnings = [*_copies(recordings), *alike(classes)]
     if lost := sorted(set(classes) - labels["train"]):
         warnings.append(f"every recording of {', '.join(lost)} is held out: training hears none")
-    return SoundManifest("sound_labels", recordings, classes, tuple(warnings), share)
+    return SoundManifest("sound_labels", recordings, classes, tuple(warnings), share, layout)
 
 
-def _read(settings: Any, target: str, setting: str) -> dict[str, list[Recording]]:
+def _read(
+    layout: Layout[Path], settings: Any, target: str, setting: str
+) -> dict[str, list[Recording]]:
     """Return the recordings of each split.
 
+    layout: the tables of each split.
     target: the field of the transcript or label.
     setting: the setting that names this field.
     """
     found: dict[str, list[Recording]] = {}
-    for split, tables in _tables(settings.path).items():
+    for split, tables in layout.splits.items():
         found[split], missing = [], []
         with FileStatCache(
             settings, "recordings", str(tables[0].absolute()), split
@@ -172,49 +180,23 @@ def _check_columns(table: Path, fields: Mapping[str, str]) -> None:
         )
 
 
-def _tables(given: str) -> dict[str, list[Path]]:
-    """Return the tables of each split: one file for training, or files in a folder named by
-    split."""
-    path, kinds = Path(given).expanduser(), ", ".join(TABLE_SUFFIXES)
-    if path.is_file():
-        if not path.name.endswith(TABLE_SUFFIXES):
-            raise UsageError(f"{path}: recordings are listed in {kinds}")
-        return {"train": [path]}
-    if not path.is_dir():
-        raise UsageError(f"{given}: there is no such file or folder")
-    files = _listed(path)
-    tables = {split: [one for one in files if split_of(one) == split] for split in SPLITS}
-    for one in files:
-        right = meant_split(one.name.partition(".")[0])
-        if right and not tables[right]:
-            ending = one.name.partition(".")[2]
-            raise UsageError(f"{one} should be called {right}.{ending}: rename it")
-    if not tables["train"]:
-        named = f", but {', '.join(one.name for one in files[:5])}: give a file" if files else ""
-        raise UsageError(f"{given} holds no train.jsonl (or {kinds}){named}")
-    return {split: of for split, of in tables.items() if of}
+def _find_tables(settings: Any) -> Layout[Path]:
+    """Return the tables of each split. Inside of the folders of a folder, which may hold other
+    tables beside the recordings, they are looked for only if the folder holds none itself."""
+    path, kinds = Path(settings.path).expanduser(), ", ".join(TABLE_SUFFIXES)
+    if path.is_file() and not _is_table(path):
+        raise UsageError(f"{path}: recordings are listed in {kinds}")
+    is_flat = path.is_dir() and any(one.is_file() and _is_table(one) for one in path.iterdir())
+    layout, _ = find_files(
+        settings, lambda file: _is_table(file) and (not is_flat or file.parent == path)
+    )
+    if not layout.splits["train"]:
+        raise UsageError(f"{settings.path} holds no table: recordings are listed in {kinds}")
+    return layout
 
 
-def _table_warnings(given: str) -> Iterator[str]:
-    """Yield warnings about tables that belong to no split, and about several formats for one
-    split."""
-    folder = Path(given).expanduser()
-    if not folder.is_dir():
-        return
-    names: dict[str | None, list[str]] = {}
-    for one in _listed(folder):
-        names.setdefault(split_of(one), []).append(one.name)
-    if others := names.pop(None, None):
-        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
-        yield f"{others[0]}{more} in {given} is not read: splits are {', '.join(SPLITS)}"
-    for split, several in names.items():
-        if len({name.partition(".")[2] for name in several}) > 1:
-            yield f"{' and '.join(several)} in {given} are read as one {split}"
-
-
-def _listed(folder: Path) -> list[Path]:
-    """Return all tables in a folder, sorted by name."""
-    return [one for one in sorted(folder.iterdir()) if one.name.endswith(TABLE_SUFFIXES)]
+def _is_table(path: Path) -> bool:
+    return path.name.endswith(TABLE_SUFFIXES)
 
 
 def _cut(

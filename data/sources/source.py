@@ -48,7 +48,8 @@ class _NamedSource(Protocol):
 
     Opening a source must be quick, because it happens at every start. Reading its examples may be
     slow. Optional attributes are `held_out`, the share of the training examples that the source
-    holds out for validation, and `warnings`, messages for the user.
+    holds out for validation, `warnings`, messages for the user, and `layout`, how the user's files
+    were assigned to splits.
     """
 
     @property

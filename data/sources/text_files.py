@@ -1,33 +1,36 @@
 """A source of the user's text: a file, a folder of files, or a glob. Each file is a document."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from configs.errors import UsageError
 from data.sources.documents import Document, Documents, TextFile, read_text_files, whole
-from data.sources.files import SPLITS, find_files, name_below
+from data.sources.files import find_files, name_below
 from data.sources.source import hold_out
+from data.sources.splits import SPLITS
 
 
 def open_source(settings: Any) -> Documents:
-    """Open the files at `data.path`, sorted by name.
+    """Open the files at `data.path`, found by `files.find_files`, sorted by name.
 
     Without a validation split, `data.validation_fraction` of train is held out. If train has
     several files, whole files are held out, chosen by a hash of their names; the end of a single
     file is held out. Raises UsageError if a split has no text.
     """
+    layout, root = find_files(settings)
     documents = {
         split: tuple(whole(file) for file in _read(split, paths, root, settings))
-        for split, (paths, root) in find_files(settings.path).items()
+        for split, paths in layout.splits.items()
     }
     held_out = 0.0 if "validation" in documents else settings.validation_fraction
     if held_out:
         documents |= _hold_out(documents["train"], settings)
     return Documents("text_files", {s: documents[s] for s in SPLITS if s in documents},
-                     settings.invalid_utf8, held_out)  # fmt: skip
+                     settings.invalid_utf8, held_out, layout)  # fmt: skip
 
 
-def _read(split: str, paths: list[Path], root: Path, settings: Any) -> list[TextFile]:
+def _read(split: str, paths: Sequence[Path], root: Path, settings: Any) -> list[TextFile]:
     """Return the files of `split` that contain text."""
     named = ((path, name_below(root, path)) for path in paths)
     files = read_text_files(named, settings.invalid_utf8, settings, str(root.absolute()), split)

@@ -134,6 +134,7 @@ SETTABLE = {
     "data.data_dir": ({"data.source": "tfds"}, "/sets", "/sets"),
     "data.text_field": ({"data.source": "records"}, "body", "body"),
     "data.path": (FROM_FILES, "a b/*.txt", "a b/*.txt"),
+    "data.splits": (FROM_FILES, "none", "none"),
     "data.invalid_utf8": (FROM_FILES, "replace", "replace"),
     "data.prompt_field": (TALK, "question", "question"),
     "data.answer_field": (TALK, "reply", "reply"),

@@ -96,7 +96,7 @@ def test_of_two_files_alone_whole_pairs_are_held_out(tmp_path, place):
     assert both_ways["validation"] == [pair[::-1] for pair in found["validation"]]
 
 
-def test_what_is_named_after_no_split_is_all_training_or_told(tmp_path):
+def test_what_is_named_after_no_split_is_all_training_or_refused(tmp_path):
     more = {f"{name}__{side}": text for name in ("news", "talks") for side, text in
             lines([(name, name)]).items()}  # fmt: skip
     write(tmp_path, **more)
@@ -104,12 +104,11 @@ def test_what_is_named_after_no_split_is_all_training_or_told(tmp_path):
         "train": [("news", "news"), ("talks", "talks")]
     }
     write(tmp_path, **{f"train__{side}": text for side, text in lines().items()})
-    told: list[str] = []
-    dataset = prepare(settings(tmp_path), warn=told.append)
-    assert sum(split.examples for split in dataset.splits.values()) == len(PAIRS)
-    assert told[0] == (
-        f"{tmp_path}/news.en and news.de are left out: they are named after no split"
+    assert (
+        "train.{en,de} is named after a split, but news.{en,de} and talks.{en,de} are not"
+        in refusal(tmp_path)
     )
+    assert len(pairs_of(tmp_path, validation_fraction=0.0, splits="none")["train"]) == 42
 
 
 def test_tables_beside_the_files_are_left_out_and_told(tmp_path):
@@ -203,10 +202,6 @@ WRONG = {
         {"train__en": "a\n", "train__de": "a\n"},
         {"source_language": "ru", "target_language": "fr"},
         "has train.de, train.en: pairs are read from train.ru and train.fr",
-    ),
-    "a split by another name": (
-        {"train__en": "a\n", "train__de": "b\n", "val__en": "a\n", "val__de": "b\n"}, {},
-        "val.en: val should be called validation: rename it",
     ),
     "no train": ({"test__en": "a\n", "test__de": "b\n"}, {}, "holds test, but no train"),
     "empty": ({"train__en": "", "train__de": ""}, {}, "train.en and "),

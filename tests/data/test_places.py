@@ -36,17 +36,10 @@ def test_a_file_a_folder_and_splits_are_named_as_they_are_read(tmp_path):
     for name in ("train/a.txt", "train/b.txt", "validation/c.txt", "test/d.txt"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(TEXT)
-    assert text_places(folder) == {
-        split: f"{folder}/{split}" for split in ("train", "validation", "test")
-    }
-
-
-def test_a_file_beside_others_is_no_split_by_its_name_alone(tmp_path):
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    for name in ("train.txt", "validation.txt", "notes.txt"):
-        (folder / name).write_text(TEXT)
-    assert text_places(folder) == {"train": str(folder), "validation": CUT}
+    splits = {split: f"{split}/" for split in ("train", "validation", "test")}
+    assert text_places(folder) == splits
+    everything = text_places(folder, splits="none")
+    assert everything == {"train": str(folder), "validation": CUT}
 
 
 def test_test_alone_beside_training_leaves_validation_cut(tmp_path):
@@ -57,11 +50,13 @@ def test_test_alone_beside_training_leaves_validation_cut(tmp_path):
                 path = tmp_path / "set" / split / label / f"{number}.png"
                 Image.new("L", (8, 8), number).save(path)
     settings = ImageFolder(path=str(tmp_path / "set"), image_size=8)
-    assert prepare(settings).places == {
-        "train": f"{tmp_path}/set/train",
-        "validation": CUT,
-        "test": f"{tmp_path}/set/test",
-    }
+    told: list[str] = []
+    dataset = prepare(settings, inform=told.append)
+    assert dataset.places == {"train": "train/", "validation": CUT, "test": "test/"}
+    train = dataset.splits["train"].examples
+    assert told[0] == (
+        f"splits: train {train} (train/), validation {8 - train} ({CUT}), test 8 (test/)"
+    )
 
 
 def test_embedded_sets_and_mixtures_have_their_names(tmp_path):
@@ -74,6 +69,17 @@ def test_embedded_sets_and_mixtures_have_their_names(tmp_path):
     parts = tuple(f"text_files:{tmp_path / name}" for name in ("a.txt", "b.txt"))
     mixed = Mixture(parts=parts, sequence_length=8, tokenizer=Bytes())
     assert prepare(mixed).places == {"train": ", ".join(parts), "validation": CUT}
+    for name in ("train.txt", "dev.txt"):
+        (tmp_path / "own").mkdir(exist_ok=True)
+        (tmp_path / "own" / name).write_text(TEXT)
+        (tmp_path / "own" / "test.txt").write_text(TEXT)
+    parts = (parts[0], f"text_files:{tmp_path}/own")
+    mixed = Mixture(parts=parts, sequence_length=8, tokenizer=Bytes())
+    assert prepare(mixed).places == {
+        "test": f"{parts[1]}/test.txt",
+        "train": f"{parts[0]}, {parts[1]}/train.txt",
+        "validation": f"{parts[0]}, {parts[1]}/dev.txt, in part {CUT}",
+    }
 
 
 def warnings(settings) -> list[str]:

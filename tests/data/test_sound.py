@@ -299,7 +299,6 @@ def test_what_is_strange_is_told_and_stays(folder):
     tests = rows_of(folder, "test")
     tests[0]["text"], tests[1]["path"] = "éé", rows[2]["path"]
     write_table(folder / "test.jsonl", tests)
-    write_table(folder / "tset.csv", tests)
     write_table(folder / "test.csv", tests[2:3])
     told = warnings(folder, validation_fraction=0.0)
     assert told == warnings(folder, validation_fraction=0.0)  # of what is prepared already, too
@@ -307,8 +306,6 @@ def test_what_is_strange_is_told_and_stays(folder):
     for words in (
         "1 of 24 recordings of train have several rows, such as sounds/03.wav: each row counts",
         "have rows that contradict each other, such as sounds/03.wav: 'one' and 'two'",
-        f"tset.csv in {folder} is not read: splits are train, validation, test",
-        f"test.csv and test.jsonl in {folder} are read as one test",
         f"1 of 25 recordings of train have an empty transcript{first}0.wav",
         f"1 of 25 recordings of train have a transcript too long for CTC {every}{first}1",
         "1 of 25 recordings of train have nothing but silence, such as sounds/silence.wav",
@@ -379,8 +376,8 @@ def test_a_missing_file_is_told_with_its_row(folder):
 def test_tables_that_say_something_else_are_refused(folder, tmp_path):
     table = folder / "train.jsonl"
     assert "did you mean data.path_field=path?" in refusal(folder, path_field="paths")
-    (folder / "other.csv").write_text("audio_filepath,duration,text\na.wav,1,one\n")
-    assert "did you mean data.path_field=audio_filepath?" in refusal(folder / "other.csv")
+    (tmp_path / "other.csv").write_text("audio_filepath,duration,text\na.wav,1,one\n")
+    assert "did you mean data.path_field=audio_filepath?" in refusal(tmp_path / "other.csv")
     assert f"{table}, line 1 has no field 'said'" in refusal(folder, text_field="said")
     rows = rows_of(folder)
     write_table(table, [rows[0] | {"text": 7}, *rows[1:]])
@@ -401,11 +398,8 @@ def test_tables_that_say_something_else_are_refused(folder, tmp_path):
 
 def test_a_folder_without_the_right_tables_is_refused(folder, tmp_path):
     (folder / "train.jsonl").rename(folder / "all.jsonl")
-    message = refusal(folder)
-    assert f"{folder} holds no train.jsonl" in message and "all.jsonl" in message
-    (folder / "all.jsonl").rename(folder / "train.jsonl")
-    (folder / "test.jsonl").rename(folder / "dev.jsonl")
-    assert "dev.jsonl should be called validation.jsonl: rename it" in refusal(folder)
+    assert "test.jsonl is named after a split, but all.jsonl is not" in refusal(folder)
+    assert "holds no table: recordings are listed in .csv" in refusal(folder / "sounds")
     assert "there is no such file or folder" in refusal(tmp_path / "nowhere")
     assert "recordings are listed in .csv" in refusal(folder / "sounds" / "00.wav")
 

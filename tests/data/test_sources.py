@@ -54,16 +54,6 @@ def test_names_that_are_no_utf8_are_spelt_out(tmp_path):
     assert both == {"a.txt": "one", "b.txt": "two", "gro\\xdf.txt": "three"}
 
 
-def test_folders_that_are_splits_by_another_name_are_refused(tmp_path):
-    path = write(tmp_path, train__a="one", val__b="two")
-    assert refusal(path=path) == f"{tmp_path}/val should be called validation: rename it"
-    (tmp_path / "train").rename(tmp_path / "Train")
-    assert refusal(path=path) == f"{tmp_path}/Train should be called train: rename it"
-    (tmp_path / "val").rename(tmp_path / "letters")
-    source = open_source(TextFiles(path=path, validation_fraction=0.0))
-    assert names(source, "train") == ["Train/a.txt", "letters/b.txt"]
-
-
 def test_the_standard_library_is_there_without_tests_and_tables():
     source = open_source(PythonStdlib())
     train, validation = names(source, "train"), names(source, "validation")
@@ -139,11 +129,8 @@ def test_a_folder_may_hold_a_file_for_each_split(tmp_path):
         "validation": ["B"],
         "test": ["C"],
     }
-    write(tmp_path, chapter="D")  # no longer only splits: now every file is a document
-    assert "test.txt" in {
-        name for split in ("train", "validation") for name in
-        names(open_source(TextFiles(path=folder)), split)
-    }  # fmt: skip
+    write(tmp_path, README="no data")
+    assert open_source(TextFiles(path=folder)).splits == source.splits
 
 
 def test_a_glob_names_its_files(corpus):
