@@ -92,13 +92,13 @@ class ConversationCounts:
 class Conversation:
     """A conversation as the source reads it: its name, its messages, other fields of its line.
 
-    has_system_field: whether the first message was such a field.
+    first: the number of the first message; 0 if it is not in the list, but was another field.
     """
 
     name: str
     messages: Messages
     fields: Mapping[str, Any]
-    has_system_field: bool = False
+    first: int = 1
 
 
 @dataclass(frozen=True)
@@ -220,7 +220,7 @@ class ConversationPreparation:
         """Return the pieces of a conversation. Raises UsageError, with its name, if the template
         refuses it."""
         try:
-            return template.conversation(one.messages, one.fields)
+            return template.conversation(one.messages, one.fields, first=one.first)
         except ValueError as error:
             where = "" if self.settings.chat_template is None else "data.chat_template: "
             raise UsageError(f"{where}{one.name}: {error}") from None
@@ -290,14 +290,14 @@ def _read(example: Mapping[str, Any], template: ChatTemplate) -> Conversation:
     if not is_message or usual_role(messages[0]["role"]) == "system":
         return Conversation(name, messages, fields)
     messages = [{"role": "system", "content": fields.pop("system")}, *messages]
-    return Conversation(name, messages, fields, has_system_field=True)
+    return Conversation(name, messages, fields, first=0)
 
 
 def _notes(of: Conversation, encoded: Encoded, template: ChatTemplate) -> Iterator[str]:
     """Yield what the user should know of a conversation, as the rest of a sentence about it."""
     for role, usual in template.other_roles(of.messages).items():
         yield f"have messages of the role {role!r}, which is read as {usual!r}"
-    if of.has_system_field:
+    if of.first == 0:
         yield "have a field 'system', which is read as the first message"
     answers = [message for message in of.messages if is_answer(message)]
     if any(is_empty(one) and not is_learnt(one) and not is_excluded(one) for one in answers):

@@ -50,7 +50,7 @@ TEMPLATE = r"""
 {{ '' if loop.first else '\n\n' }}{{ message.role }}:{{ '\n' }}{{ message.content }}
 {{- eos_token if message.role == 'assistant' }}
 {%- endfor -%}
-{{ ('\n\n' if messages else '') + 'assistant:\n' if add_generation_prompt }}"""
+{{ '\n\n' if add_generation_prompt and messages }}{{ 'assistant:\n' if add_generation_prompt }}"""
 """The default template. It writes the role and a colon on one line, the message below, and an empty
 line between messages. The assistant's turns end with the separator. All else is plain text, which
 every vocabulary can encode."""
@@ -111,11 +111,14 @@ class ChatTemplate:
     def __reduce__(self):
         return _template, self._arguments
 
-    def conversation(self, messages: Messages, fields: Mapping[str, Any] = _NONE) -> list[Piece]:
+    def conversation(
+        self, messages: Messages, fields: Mapping[str, Any] = _NONE, *, first: int = 1
+    ) -> list[Piece]:
         """Return the pieces of `messages` up to the end of the assistant's last learned turn.
 
         fields: further fields of the conversation, such as `tools`. The template gets those that
         are among its `variables`.
+        first: the number of the first message in errors.
 
         In each turn of which `is_learnt` is true, the pieces after its opening are learned, up to
         the last special token if there is one. Raises ValueError if the template raises an error,
@@ -137,8 +140,8 @@ class ChatTemplate:
             answered = self._render(messages[: number + 1], given, opening=False)
             if not (opened.startswith(done) and answered.startswith(opened)):
                 raise ValueError(
-                    f"the template writes what stands before message {number + 1} otherwise with "
-                    "it than without, so that the assistant's part can't be told"
+                    f"the template writes what stands before message {number + first} otherwise "
+                    "with it than without, so that the assistant's part can't be told"
                 )
             pieces += self._split(opened[len(done) :], mark, False)
             turn = self._split(answered[len(opened) :], mark, learnt[number])
@@ -146,7 +149,7 @@ class ChatTemplate:
             last = ends[-1] + 1 if ends else len(turn)
             pieces += [*turn[:last], *(replace(piece, is_learnt=False) for piece in turn[last:])]
             done = answered
-        self._refuse_unread(messages)
+        self._refuse_unread(messages, first)
         while pieces and not pieces[-1].is_learnt:
             pieces.pop()
         return pieces
@@ -186,8 +189,8 @@ class ChatTemplate:
             message = {**message, "thinking": message.get("thinking", reasoning)}
         return message
 
-    def _refuse_unread(self, messages: Messages) -> None:
-        for number, message in enumerate(messages, 1):
+    def _refuse_unread(self, messages: Messages, first: int) -> None:
+        for number, message in enumerate(messages, first):
             if isinstance(message, NotedMessage) and (name := message.unread()):
                 raise self._unread(name, f"message {number}: ")
 

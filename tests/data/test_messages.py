@@ -195,6 +195,8 @@ def test_a_system_field_is_the_first_message(tmp_path):
     dataset = prepare(settings(path))
     assert read(dataset)[0][0].startswith(f"{END}system:\nBe brief.\n\nuser:\n")
     assert "have a field 'system', which is read as the first message" in dataset.warnings[0]
+    told = refusal(tmp_path, talk(USER, {**ANSWER, "mood": "glad"}, system="Be brief."))
+    assert told.startswith("chat.jsonl:1: message 2: ")
 
 
 def test_a_conversation_that_the_assistant_opens_is_learnt(tmp_path):
