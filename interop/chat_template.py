@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from data.codecs.chat import ASSISTANT, ChatTemplate
+from data.codecs.chat import ChatTemplate
+from data.codecs.messages import ASSISTANT
 from data.codecs.tokenizers import Tokenizer
 
 

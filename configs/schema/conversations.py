@@ -39,14 +39,14 @@ class Conversations(UserFiles, Source):
     )
     messages_field: PlainText = field(
         "messages",
-        "Field with a list of messages (role and content); a record may have it instead of prompt "
-        "and answer.",
+        "Field with a list of messages (role and content, or from and value); a record may have it "
+        "instead of prompt and answer.",
         aliases=("conversations_field",),
     )
     chat_template: PlainText | None = field(
         None,
-        "Jinja template that formats messages as text, as in Hugging Face; none: the role and a "
-        "colon, then the message.",
+        "Jinja template that formats messages as text, as in Hugging Face: its text, not its file; "
+        "none: the role and a colon, then the message.",
         aliases=("template", "prompt_template"),
     )
     sequence_length: Length = sequence_length_field(

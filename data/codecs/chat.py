@@ -5,45 +5,52 @@ the messages with the role "assistant"; their tokens are called learned.
 
 A template is written in Jinja, as in Hugging Face Transformers. Its variables are `messages`,
 `add_generation_prompt` (whether to open the assistant's next turn), `eos_token` (the token that
-separates documents), `bos_token` (the token that opens every text, or else the separator) and
-`tools` (the functions that the assistant may call, or none). A message may also have `tool_calls`.
+separates documents), `bos_token` (the token that opens every text, or else the separator), `tools`
+(the functions that the assistant may call, or none), and further fields of a conversation that it
+reads. A message may have more fields, such as `tool_calls`, all of which the template must read.
 
 Only the template can write special tokens. Their text inside a message or a tool is encoded as
 plain text.
 """
 
 import functools
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
-import jinja2
-import jinja2.ext
-import jinja2.meta
-import jinja2.sandbox
 import numpy as np
 from numpy.typing import NDArray
 
 from configs.errors import UsageError
+from data.codecs.messages import (
+    ASSISTANT,
+    REASONING,
+    Messages,
+    NotedMessage,
+    is_absent,
+    is_answer,
+    is_learnt,
+    usual_role,
+)
+from data.codecs.rendered import Piece, PieceEncoder, PieceTokens
+from data.codecs.templates import JinjaTemplate
 from data.codecs.tokenizers import SEPARATOR, Tokenizer
-
-Messages = Sequence[Mapping[str, Any]]
-"""Messages of JSON values. All have a `role` and a `content`, which are texts."""
 
 Tools = Sequence[Mapping[str, Any]]
 """Functions as JSON values, in the form that Hugging Face's templates read."""
 
-ASSISTANT = "assistant"
+_NEEDED = frozenset({"tools", "functions", "documents"})
+_WRITTEN = frozenset({"messages", "add_generation_prompt", "bos_token", "eos_token"})
+_NONE: Mapping[str, Any] = MappingProxyType({})
 
 TEMPLATE = r"""
 {%- for message in messages -%}
 {{ '' if loop.first else '\n\n' }}{{ message.role }}:{{ '\n' }}{{ message.content }}
 {{- eos_token if message.role == 'assistant' }}
 {%- endfor -%}
-{{ '\n\nassistant:\n' if add_generation_prompt }}"""
+{{ '\n\n' if add_generation_prompt and messages }}{{ 'assistant:\n' if add_generation_prompt }}"""
 """The default template. It writes the role and a colon on one line, the message below, and an empty
 line between messages. The assistant's turns end with the separator. All else is plain text, which
 every vocabulary can encode."""
@@ -60,30 +67,6 @@ _WORDS_OF_TEMPLATES = frozenset(
 )
 """Words that templates compare with; they stay as they are, also as a part of a special token."""
 
-_TEMPLATE_ERRORS = (
-    jinja2.TemplateError,
-    TypeError,
-    ValueError,
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    RecursionError,
-)
-"""What a template can raise for messages that it does not expect."""
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A part of a rendered conversation: plain text or a special token.
-
-    text: the text, or the name of the special token.
-    is_learnt: whether its tokens count in the loss.
-    """
-
-    text: str
-    is_special: bool
-    is_learnt: bool
-
 
 class ChatTemplate:
     """Renders conversations with a Jinja template, as lists of `Piece`.
@@ -95,6 +78,8 @@ class ChatTemplate:
     Raises ValueError if the source is not valid Jinja.
 
     The attributes `bos` and `eos` are those values.
+    variables: the names of the variables that it reads.
+    writes_date: whether it asks for the time.
     reads_tools, reads_tool_calls: whether it reads the tools, and the calls in messages.
     knows_developer: whether it knows the role "developer".
 
@@ -111,13 +96,10 @@ class ChatTemplate:
     ):
         self.bos, self.eos = bos, eos
         self._arguments = (source, tuple(specials), bos, eos)
-        text, environment = TEMPLATE if source is None else source, _environment()
-        try:
-            self._template = environment.from_string(text)
-        except jinja2.TemplateSyntaxError as error:
-            raise ValueError(f"line {error.lineno} is no Jinja: {error.message}") from None
-        variables = jinja2.meta.find_undeclared_variables(environment.parse(text))
-        self.reads_tools = "tools" in variables
+        text = TEMPLATE if source is None else source
+        self._template = JinjaTemplate(text)
+        self.variables, self.writes_date = self._template.variables, self._template.writes_date
+        self.reads_tools = "tools" in self.variables
         self.reads_tool_calls = "tool_calls" in text
         self.knows_developer = "developer" in text
         # If one token is a prefix of another, the longer one matches.
@@ -129,65 +111,114 @@ class ChatTemplate:
     def __reduce__(self):
         return _template, self._arguments
 
-    def conversation(self, messages: Messages) -> list[Piece]:
-        """Return the pieces of `messages` up to the end of the assistant's last turn.
+    def conversation(
+        self, messages: Messages, fields: Mapping[str, Any] = _NONE, *, first: int = 1
+    ) -> list[Piece]:
+        """Return the pieces of `messages` up to the end of the assistant's last learned turn.
 
-        In each assistant turn, the pieces after its opening are learned, up to the last special
-        token if there is one. Raises ValueError if the template raises an error. Also raises
-        ValueError if the template renders earlier messages differently when later ones are added,
-        because the assistant's part can then not be found.
+        fields: further fields of the conversation, such as `tools`. The template gets those that
+        are among its `variables`.
+        first: the number of the first message in errors.
+
+        In each turn of which `is_learnt` is true, the pieces after its opening are learned, up to
+        the last special token if there is one. Raises ValueError if the template raises an error,
+        or does not read a field of a message, or tools. Also raises ValueError if the template
+        renders earlier messages differently when later ones are added, because the assistant's part
+        can then not be found.
         """
-        messages, _, mark = self._hide(messages)
+        given = self._given(fields)
+        learnt = [is_learnt(message) for message in messages]
+        while learnt and not learnt[-1]:
+            learnt.pop()
+        answers = [number for number in range(len(learnt)) if is_answer(messages[number])]
+        messages = [self._with_usual_names(message) for message in messages[: len(learnt)]]
+        messages, given, mark = self._hide(messages, given)
         pieces: list[Piece] = []
         done = ""
-        for number, message in enumerate(messages):
-            if message["role"] != ASSISTANT:
-                continue
-            opened = self._render(messages[:number], opening=True)
-            answered = self._render(messages[: number + 1], opening=False)
+        for number in answers:
+            opened = self._render(messages[:number], given, opening=True)
+            answered = self._render(messages[: number + 1], given, opening=False)
             if not (opened.startswith(done) and answered.startswith(opened)):
                 raise ValueError(
-                    f"the template writes what stands before message {number + 1} otherwise with "
-                    "it than without, so that the assistant's part can't be told"
+                    f"the template writes what stands before message {number + first} otherwise "
+                    "with it than without, so that the assistant's part can't be told"
                 )
             pieces += self._split(opened[len(done) :], mark, False)
-            turn = self._split(answered[len(opened) :], mark, True)
+            turn = self._split(answered[len(opened) :], mark, learnt[number])
             ends = [place for place, piece in enumerate(turn) if piece.is_special]
             last = ends[-1] + 1 if ends else len(turn)
             pieces += [*turn[:last], *(replace(piece, is_learnt=False) for piece in turn[last:])]
             done = answered
+        self._refuse_unread(messages, first)
         while pieces and not pieces[-1].is_learnt:
             pieces.pop()
         return pieces
+
+    def other_roles(self, messages: Messages) -> dict[str, str]:
+        """Return the roles of `messages` that are read as another role, which is the value."""
+        found = {message["role"]: usual_role(message["role"]) for message in messages}
+        return {
+            role: usual
+            for role, usual in found.items()
+            if role != usual and (usual == ASSISTANT or role not in self._template.constants)
+        }
 
     def opening(self, messages: Messages, tools: Tools | None = None) -> list[Piece]:
         """Return the pieces of `messages`, then of the opening of the assistant's next turn.
 
         Raises ValueError if the template raises an error.
         """
-        messages, tools, mark = self._hide(messages, tools)
-        return self._split(self._render(messages, tools, opening=True), mark, False)
+        messages, given, mark = self._hide(messages, {"tools": tools})
+        return self._split(self._render(messages, given, opening=True), mark, False)
 
-    def _render(self, messages: Messages, tools: Tools | None = None, *, opening: bool) -> str:
-        try:
-            return self._template.render(
-                messages=messages,
-                add_generation_prompt=opening,
-                bos_token=self.bos,
-                eos_token=self.eos,
-                tools=tools,
-                documents=None,
-            )
-        except _TEMPLATE_ERRORS as error:
-            reason = re.sub(" at 0x[0-9a-f]+", "", str(error))
-            raise ValueError(f"the template fails: {reason}") from None
+    def _given(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the `fields` that the template reads. Raises ValueError for a field without which
+        a conversation has another meaning."""
+        for name in sorted(_NEEDED - self.variables):
+            if not is_absent(fields.get(name)):
+                raise self._unread(name)
+        return {name: fields[name] for name in fields if name in self.variables - _WRITTEN}
+
+    def _with_usual_names(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return a message with the names of its role and of its reasoning that templates know."""
+        usual, role = usual_role(message["role"]), message["role"]
+        if role != usual and role not in self._template.constants:
+            message = {**message, "role": usual}
+        if reasoning := next((message[name] for name in REASONING if message.get(name)), None):
+            message = {**message, "reasoning_content": reasoning}
+            message = {**message, "thinking": message.get("thinking", reasoning)}
+        return message
+
+    def _refuse_unread(self, messages: Messages, first: int) -> None:
+        for number, message in enumerate(messages, first):
+            if isinstance(message, NotedMessage) and (name := message.unread()):
+                raise self._unread(name, f"message {number}: ")
+
+    def _unread(self, name: str, where: str = "") -> ValueError:
+        whose, advice = "", "a template that reads it"
+        if self._arguments[0] is None:
+            whose = "default "
+            advice = "data.chat_template, one that reads it, such as the model's own"
+        return ValueError(
+            f"{where}the {whose}template does not read the field {name!r}, which would be lost: "
+            f"remove the field, or give {advice}"
+        )
+
+    def _render(self, messages: Messages, given: Mapping[str, Any], *, opening: bool) -> str:
+        variables = {
+            "messages": messages,
+            "add_generation_prompt": opening,
+            "bos_token": self.bos,
+            "eos_token": self.eos,
+        }
+        return self._template.render(**{"tools": None, "documents": None, **given, **variables})
 
     def _hide(
-        self, messages: Messages, tools: Tools | None = None
-    ) -> tuple[Messages, Tools | None, str]:
-        """Insert a mark into the text of every special token in `messages` and `tools`, so that
-        `_split` reads it as plain text. Return the changed messages and tools, and the mark."""
-        characters = {char for text in _texts((messages, tools)) for char in text}
+        self, messages: Messages, given: Mapping[str, Any]
+    ) -> tuple[Messages, dict[str, Any], str]:
+        """Insert a mark into the text of every special token in `messages` and in the values of
+        `given`, so that `_split` reads it as plain text. Return both, changed, and the mark."""
+        characters = {char for text in _texts((messages, given)) for char in text}
         mark = next(char for char in map(chr, _MARKS) if char not in characters)
 
         def hidden(value: Any) -> Any:
@@ -197,7 +228,16 @@ class ChatTemplate:
                 return {hidden(name): hidden(one) for name, one in value.items()}
             return [hidden(one) for one in value] if isinstance(value, list | tuple) else value
 
-        return hidden([*messages]), None if tools is None else hidden([*tools]), mark
+        def hidden_values(fields: Mapping[str, Any]) -> dict[str, Any]:
+            return {name: hidden(value) for name, value in fields.items()}
+
+        shown = [
+            hidden_values(message)
+            if message.keys() <= {"role", "content"}
+            else NotedMessage(hidden_values(message))
+            for message in messages
+        ]
+        return shown, hidden_values(given), mark
 
     def _hidden_text(self, text: str, mark: str) -> str:
         """Insert the mark into special tokens in `text`. Also set it at an end of the text where
@@ -256,10 +296,14 @@ def _texts(value: Any) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Encoded:
-    """A conversation's token ids, int32 [tokens], and a mask of the learned ones, bool [tokens]."""
+    """A conversation's token ids, int32 [tokens], and a mask of the learned ones, bool [tokens].
+
+    differs: whether the prompt before a learned turn, encoded by itself, has other tokens.
+    """
 
     ids: NDArray[np.int32]
     learnt: NDArray[np.bool_]
+    differs: bool = False
 
 
 class ChatEncoder:
@@ -273,6 +317,7 @@ class ChatEncoder:
 
     def __init__(self, tokenizer: Tokenizer, source: str | None):
         self._tokenizer, self._specials = tokenizer, tokenizer.special_tokens()
+        self._encoder = PieceEncoder(tokenizer)
         names = {number: name for name, number in self._specials.items()}
         opening = [names[number] for number in tokenizer.opening.tolist() if number in names]
         bos, eos = "".join(opening) or tokenizer.separator, tokenizer.separator
@@ -281,18 +326,38 @@ class ChatEncoder:
         self.template = ChatTemplate(source, list(self._specials), bos=bos, eos=eos)
 
     def encode_many(self, conversations: Sequence[Messages]) -> list[Encoded]:
-        """Encode each conversation up to the end of the assistant's last turn.
+        """Encode each conversation up to the end of the assistant's last turn, as `encode_rendered`
+        does. Raises ValueError as `ChatTemplate.conversation` does."""
+        return self.encode_rendered([self.template.conversation(one) for one in conversations])
 
-        If the template does not end that turn with a special token, a learned separator is
-        appended.
-        Raises ValueError as `ChatTemplate.conversation` does.
+    def encode_rendered(self, conversations: Sequence[Sequence[Piece]]) -> list[Encoded]:
+        """Encode conversations that `template` has rendered.
+
+        A token is learned if its first character is. If the template does not end the last turn
+        with a special token, a learned separator is appended.
         """
-        pieces_of_each = [self.template.conversation(one) for one in conversations]
-        pairs = zip(pieces_of_each, self._encode(pieces_of_each), strict=True)
-        return [
-            self._closed(one) if pieces and not pieces[-1].is_special else one
-            for pieces, one in pairs
-        ]
+        tokens = self._encoder.encode(conversations)
+        prompts = [list(_prompts(pieces)) for pieces in conversations]
+        distinct = dict.fromkeys(
+            tuple(pieces[start:stop])
+            for pieces, of in zip(conversations, prompts, strict=True)
+            for start, stop in of
+        )
+        ids = {
+            prompt: found.ids
+            for prompt, found in zip(distinct, self._encoder.encode([*distinct]), strict=True)
+        }
+        encoded = []
+        for pieces, found, of in zip(conversations, tokens, prompts, strict=True):
+            one = self._framed(pieces, found)
+            if pieces and not pieces[-1].is_special:
+                closed = np.append(one.ids, np.int32(self._tokenizer.separator_id))
+                one = Encoded(closed, np.append(one.learnt, True))
+            is_same = all(
+                _goes_on(found, start, ids[tuple(pieces[start:stop])]) for start, stop in of
+            )
+            encoded.append(replace(one, differs=not is_same))
+        return encoded
 
     def encode_opening(self, messages: Messages) -> NDArray[np.int32]:
         """Encode a prompt: `messages` and the opening of the assistant's turn, int32 [tokens].
@@ -303,7 +368,8 @@ class ChatEncoder:
 
     def encode_pieces(self, pieces: Sequence[Piece]) -> NDArray[np.int32]:
         """Encode a rendered prompt, int32 [tokens]."""
-        return self._encode([pieces])[0].ids
+        (tokens,) = self._encoder.encode([pieces])
+        return self._framed(pieces, tokens).ids
 
     @functools.cached_property
     def end_id(self) -> int:
@@ -314,28 +380,34 @@ class ChatEncoder:
         (one,) = self.encode_many([asked])
         return int(one.ids[-1])
 
-    def _encode(self, conversations: Sequence[Sequence[Piece]]) -> list[Encoded]:
-        texts = [piece.text for one in conversations for piece in one if not piece.is_special]
-        ids_of_texts = iter(self._tokenizer.encode_many(texts))
+    def _framed(self, pieces: Sequence[Piece], tokens: PieceTokens) -> Encoded:
+        """Return the tokens with the opening of a conversation before them, once."""
         opening = self._tokenizer.conversation_opening
-        encoded = []
-        for pieces in conversations:
-            parts = [
-                np.array([self._specials[piece.text]], np.int32)
-                if piece.is_special
-                else next(ids_of_texts)
-                for piece in pieces
-            ]
-            learnt = [np.full(len(ids), p.is_learnt) for p, ids in zip(pieces, parts, strict=True)]
-            while pieces and pieces[0].is_special and parts[0] in opening:
-                pieces, parts, learnt = pieces[1:], parts[1:], learnt[1:]
-            parts, learnt = [opening, *parts], [np.zeros(len(opening), bool), *learnt]
-            encoded.append(Encoded(np.concatenate(parts), np.concatenate(learnt)))
-        return encoded
+        first = 0
+        while tokens.specials.get(first) == first and tokens.ids[first] in opening:
+            first += 1
+        return Encoded(
+            np.concatenate([opening, tokens.ids[first:]]),
+            np.concatenate([np.zeros(len(opening), bool), tokens.learnt(pieces)[first:]]),
+        )
 
-    def _closed(self, one: Encoded) -> Encoded:
-        ids = np.append(one.ids, np.int32(self._tokenizer.separator_id))
-        return Encoded(ids, np.append(one.learnt, True))
+
+def _prompts(pieces: Sequence[Piece]) -> Iterator[tuple[int, int]]:
+    """Yield the range of pieces before each learned turn, from the last special token on: no token
+    before it depends on what follows. Left out are those that are only this token."""
+    start = 0
+    for number, piece in enumerate(pieces):
+        is_begun = piece.is_learnt and number > 0 and not pieces[number - 1].is_learnt
+        if is_begun and not pieces[number - 1].is_special:
+            yield start, number
+        if piece.is_special:
+            start = number
+
+
+def _goes_on(tokens: PieceTokens, start: int, prompt: NDArray[np.int32]) -> bool:
+    """Return whether the tokens from piece `start` on begin with the ids `prompt`."""
+    first = tokens.specials.get(start, 0)
+    return np.array_equal(tokens.ids[first : first + len(prompt)], prompt)
 
 
 class ChatTokenizer(Tokenizer):
@@ -370,30 +442,3 @@ def for_prompts(tokenizer: Tokenizer, settings: Any) -> Tokenizer:
     if settings.source != "conversations":
         return tokenizer
     return ChatTokenizer(tokenizer, settings.chat_template)
-
-
-class _Generation(jinja2.ext.Extension):
-    """Ignores the tag `{% generation %}`, with which some templates mark the assistant's part."""
-
-    tags = {"generation"}  # noqa: RUF012 - Jinja declares it as an attribute of instances
-
-    def parse(self, parser: Any) -> Any:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
-def _environment() -> jinja2.Environment:
-    """Build the same Jinja environment as Hugging Face Transformers does for chat templates."""
-
-    def raise_exception(message: str) -> None:
-        raise jinja2.TemplateError(message)
-
-    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-        trim_blocks=True,
-        lstrip_blocks=True,
-        extensions=[_Generation, jinja2.ext.loopcontrols],
-    )
-    environment.filters["tojson"] = functools.partial(json.dumps, ensure_ascii=False)
-    environment.globals["raise_exception"] = raise_exception
-    environment.globals["strftime_now"] = lambda text: datetime.now().strftime(text)
-    return environment

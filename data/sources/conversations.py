@@ -6,23 +6,30 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from configs.errors import UsageError
-from data.codecs.chat import ASSISTANT
+from configs.errors import blaming
+from data.codecs.messages import ASSISTANT, is_absent
 from data.sources import generated_talk
+from data.sources.messages import messages_of, tools_of, whole
 from data.sources.records import TextRecords, open_tables
 from data.sources.splits import Layout
-from data.sources.tables import Rows, kind_of, no_such_field
+from data.sources.tables import Rows, no_such_field
 
 SUFFIXES = (".jsonl", ".jsonl.gz")
 
-Message = dict[str, str]
+VERSION = 2
+"""Part of the cache key. Increment it when this file or `data.sources.messages` reads conversations
+otherwise."""
+
+Conversation = dict[str, Any]
+"""`messages`: a list of messages, as `data.codecs.chat` reads them. `fields`: the other fields of
+the line."""
 
 
 @dataclass(frozen=True)
 class Conversations(TextRecords):
-    """A source of conversations. The `text` of an example is its list of messages as JSON."""
+    """A source of conversations. The `text` of an example is a `Conversation` as JSON."""
 
-    def _parts(self, name: str, found: list[Message]) -> Iterator[dict[str, Any]]:
+    def _parts(self, name: str, found: Conversation) -> Iterator[dict[str, Any]]:
         yield {"document": name, "piece": 0, "text": json.dumps(found, ensure_ascii=False)}
 
     def _most(self, table: Any) -> int:
@@ -50,56 +57,52 @@ def open_source(settings: Any) -> Conversations:
     `data.validation_fraction` of the conversations is held out. Raises UsageError if no files are
     found, or if the first record of a file is not a conversation.
     """
-    read: Callable[[Any], Iterator[list[Message]]] = partial(read_conversations, settings=settings)
+    read: Callable[[Any], Iterator[Conversation]] = partial(read_conversations, settings=settings)
     layout: Layout[Any] | None = None
     if settings.path is None:
         tables: dict[str, Any] = {"train": [Generated()]}
         decided: dict[str, Any] = {"generated": generated_talk.VERSION}
-        read = lambda _: iter(generated_talk.conversations())  # noqa: E731
+        read = lambda _: (  # noqa: E731
+            {"messages": messages, "fields": {}} for messages in generated_talk.conversations()
+        )
     else:
         tables, decided, layout = open_tables(settings, SUFFIXES, settings.prompt_field, read)
         decided |= {"answer": settings.answer_field, "messages": settings.messages_field}
+    decided |= {"version": VERSION}
     return Conversations.of(settings, tables, read, decided, layout=layout)
 
 
-def read_conversations(rows: Rows, settings: Any) -> Iterator[list[Message]]:
-    """Yield the messages of each row. Raises UsageError, which names the line, if a row is not a
-    conversation."""
+def read_conversations(rows: Rows, settings: Any) -> Iterator[Conversation]:
+    """Yield the conversation of each row. Raises UsageError, which names the line, if a row is
+    none."""
     for where, row in rows.read({}):
-        if settings.messages_field in row:
-            yield _messages(rows, where, row, settings.messages_field)
-        else:
-            yield _pair(rows, where, row, settings)
+        with blaming(where):
+            found = _conversation(rows, where, row, settings)
+        yield found
 
 
-def _pair(rows: Rows, where: str, row: Mapping[str, Any], settings: Any) -> list[Message]:
+def _conversation(rows: Rows, where: str, row: Mapping[str, Any], settings: Any) -> Conversation:
+    given = {name: value for name, value in row.items() if not is_absent(value)}
+    names = (settings.messages_field, "conversations")
+    name = next((name for name in names if name in given), None)
+    if name is None and settings.prompt_field not in row:
+        name = next((name for name in names if name in row), None)
+    if name is not None:
+        messages, taken = messages_of(rows, where, row[name], name), {name}
+    else:
+        messages = _pair(rows, where, row, settings)
+        taken = {settings.prompt_field, settings.answer_field}
+    fields = {one: whole(rows, where, given[one], one) for one in given if one not in taken}
+    if "tools" in fields:
+        fields["tools"] = tools_of(where, fields["tools"])
+    return {"messages": messages, "fields": fields}
+
+
+def _pair(rows: Rows, where: str, row: Mapping[str, Any], settings: Any) -> list[dict[str, Any]]:
     messages = []
     for role, name in (("user", "prompt_field"), (ASSISTANT, "answer_field")):
         field = getattr(settings, name)
         if field not in row:
             raise no_such_field(where, field, row, f"data.{name}")
         messages.append({"role": role, "content": rows.text_of(where, row, field)})
-    return messages
-
-
-def _messages(rows: Rows, where: str, row: Mapping[str, Any], field: str) -> list[Message]:
-    found, messages = row[field], []
-    if not isinstance(found, list):
-        raise UsageError(
-            f"{where}: field {field!r} holds {kind_of(found)}, not an array of messages"
-        )
-    for number, one in enumerate(found, 1):
-        place = f"{where}, message {number}"
-        if not isinstance(one, dict):
-            raise UsageError(f"{place} is {kind_of(one)}, not an object with role and content")
-        for name in ("role", "content"):
-            if name not in one:
-                raise UsageError(f"{place} has no {name}, but {', '.join(one) or 'nothing'}")
-        messages.append({name: rows.text_of(place, one, name) for name in ("role", "content")})
-    if not any(one["role"] == ASSISTANT for one in messages):
-        roles = ", ".join(dict.fromkeys(one["role"] for one in messages)) or "no messages"
-        raise UsageError(
-            f"{where} has no message of the role {ASSISTANT!r}, but {roles}: there is nothing to "
-            "learn"
-        )
     return messages

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from data.codecs.chat import ChatEncoder, ChatTemplate, ChatTokenizer, render_opening
-from data.codecs.chat import Piece as TemplatePiece
+from data.codecs.rendered import Piece as TemplatePiece
 from inference.engine.job import Job
 from inference.requests import Completion, TokenLogprob
 from serving.errors import invalid

@@ -92,7 +92,11 @@ def test_answers_alone_count_and_every_conversation_is_whole(tmp_path):
     learnt = [answer for _, answer in expected]
     assert train.bytes == sum(len(a.replace("<|endoftext|>", "").encode()) for a in learnt)
     assert train.targets == train.bytes + len(PAIRS) + 2  # a byte a token, and each end
-    assert 0 < train.padding < 0.5 and dataset.warnings == ()
+    assert 0 < train.padding < 0.5
+    assert dataset.warnings == (
+        "1 of 41 conversations of train end with a message of the role 'user', which is not "
+        "learnt, such as chat.jsonl:41",
+    )
 
 
 def test_splits_are_files_or_are_cut_by_a_fixed_hash(tmp_path):
@@ -226,7 +230,9 @@ def test_templates_that_are_none_or_hide_who_says_what_are_refused(tmp_path):
     assert refusal("{% for one in %}").startswith("data.chat_template: line 1 is no Jinja: ")
     backwards = "{% for m in messages | reverse %}{{ m.content }}{% endfor %}"
     assert "chat.jsonl:1: the template writes what stands before message 2" in refusal(backwards)
-    assert refusal("{{ raise_exception('no') }}").endswith("chat.jsonl:1: the template fails: no")
+    assert refusal("{{ raise_exception('no') }}").endswith(
+        "chat.jsonl:1: the template fails: no (line 1 of the template)"
+    )
 
 
 def test_generation_blocks_and_loops_of_other_templates_are_read():

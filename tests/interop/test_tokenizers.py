@@ -81,9 +81,9 @@ def test_a_text_that_goes_on_with_another_keeps_its_space(tokenizer):
 
 
 TEMPLATE = (
-    "{{ bos_token }}{% for m in messages %}[{{ m.role }}] {{ m.content }}"
+    "{{ bos_token }}{% for m in messages %}{{ '[' + m.role + ']\n' + m.content }}"
     "{{ eos_token if m.role == 'assistant' }}{% endfor %}"
-    "{{ '[assistant] ' if add_generation_prompt }}"
+    "{{ '[assistant]\n' if add_generation_prompt }}"
 )
 
 
