@@ -80,7 +80,12 @@ def prepare(
 
     build_once(folder, build)
     dataset = preparation.open(folder, json.loads((folder / _METADATA).read_text()))
-    dataset = replace(dataset, places=places(sources, settings, dataset.splits))
+    told = [line for source in sources for line in getattr(source, "warnings", ())]
+    dataset = replace(
+        dataset,
+        warnings=(*told, *dataset.warnings),
+        places=places(sources, settings, dataset.splits),
+    )
     cuts = uneven_cuts(sources, settings, dataset.splits)
     for line in (*dataset.warnings, *describe_unknown(dataset), *cuts):
         warn(line)

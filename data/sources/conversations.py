@@ -9,10 +9,11 @@ from typing import Any
 from configs.errors import UsageError
 from data.codecs.chat import ASSISTANT
 from data.sources import generated_talk
+from data.sources.opening import compressible
 from data.sources.records import TextRecords, open_tables
 from data.sources.tables import Rows, kind_of, no_such_field
 
-SUFFIXES = (".jsonl", ".jsonl.gz")
+SUFFIXES = compressible(".jsonl")
 
 Message = dict[str, str]
 

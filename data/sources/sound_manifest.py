@@ -4,7 +4,7 @@ transcript or a label)."""
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,11 @@ from typing import Any
 from configs.errors import UsageError
 from configs.reading.inputs import nearest_path
 from data.cache import digest
-from data.classes import alike, class_names
+from data.classes import alike, class_names, classes_of, joined
 from data.codecs.sound import Waveform, decode_sound
 from data.file_stat_cache import FileStatCache
 from data.sources.files import SPLITS, file_sha256, meant_split, read_file, split_of
-from data.sources.records import TABLE_SUFFIXES
+from data.sources.records import TABLE_SUFFIXES, listed
 from data.sources.source import MadeExamples, RawSplits, copies, hold_out
 from data.sources.tables import open_rows
 
@@ -72,31 +72,40 @@ def open_transcripts(settings: Any) -> SoundManifest:
     a hash of each path as written in the table. Raises UsageError, for instance if an audio file is
     missing.
     """
-    found = _read(settings, settings.text_field, "data.text_field")
+    told = list[str]()
+    found = _read(settings, settings.text_field, "data.text_field", told)
     recordings, share = _cut(found, settings)
-    warnings = (*_table_warnings(settings.path), *_copies(recordings))
+    warnings = (*told, *_table_warnings(settings.path), *_copies(recordings))
     return SoundManifest("sound_transcripts", recordings, None, warnings, share)
 
 
 def open_labels(settings: Any) -> SoundManifest:
     """Open the recordings in the tables at `data.path` with their labels, like
     `open_transcripts`."""
-    found = _read(settings, settings.label_field, "data.label_field")
+    told = list[str]()
+    found = _read(settings, settings.label_field, "data.label_field", told)
+    class_of = classes_of(one.target for of in found.values() for one in of)
+    found = {
+        split: [replace(one, target=class_of[one.target]) for one in of]
+        for split, of in found.items()
+    }
     recordings, share = _cut(found, settings)
     labels = {split: {one.target for one in of} for split, of in recordings.items()}
     is_cut = "validation" in recordings and "validation" not in found
     classes = class_names(labels, things="recording", validation_is_cut=is_cut)
-    warnings = [*_table_warnings(settings.path), *_copies(recordings), *alike(classes)]
+    warnings = [*told, *_table_warnings(settings.path), *_copies(recordings)]
+    warnings += [*joined(class_of), *alike(classes)]
     if lost := sorted(set(classes) - labels["train"]):
         warnings.append(f"every recording of {', '.join(lost)} is held out: training hears none")
     return SoundManifest("sound_labels", recordings, classes, tuple(warnings), share)
 
 
-def _read(settings: Any, target: str, setting: str) -> dict[str, list[Recording]]:
+def _read(settings: Any, target: str, setting: str, told: list[str]) -> dict[str, list[Recording]]:
     """Return the recordings of each split.
 
     target: the field of the transcript or label.
     setting: the setting that names this field.
+    told: a list to which warnings about the tables are appended.
     """
     found: dict[str, list[Recording]] = {}
     for split, tables in _tables(settings.path).items():
@@ -106,6 +115,7 @@ def _read(settings: Any, target: str, setting: str) -> dict[str, list[Recording]
         ) as file_stat_cache:
             for table in tables:
                 rows = open_rows(table, table.name, settings.path_field, settings.invalid_utf8)
+                told += rows.warnings
                 for where, name, text in rows.recordings(target, setting):
                     path = table.parent / name
                     if not path.is_file():
@@ -123,7 +133,7 @@ def _read(settings: Any, target: str, setting: str) -> dict[str, list[Recording]
 def _tables(given: str) -> dict[str, list[Path]]:
     """Return the tables of each split: one file for training, or files in a folder named by
     split."""
-    path, kinds = Path(given).expanduser(), ", ".join(TABLE_SUFFIXES)
+    path, kinds = Path(given).expanduser(), listed(TABLE_SUFFIXES)
     if path.is_file():
         if not path.name.endswith(TABLE_SUFFIXES):
             raise UsageError(f"{path}: recordings are listed in {kinds}")
