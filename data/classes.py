@@ -11,8 +11,8 @@ _MISSING = ("nan", "NaN", "null", "NULL", "None", "<NA>", "N/A")  # how programs
 
 
 def classes_of(labels: Iterable[str]) -> dict[str, str]:
-    """Return the class of each label: the label in the Unicode form NFC. If all labels are integers,
-    those written as 1.0 are in the class 1."""
+    """Return the class of each label: the label in the Unicode form NFC. If all labels are
+    integers, those written as 1.0 are in the class 1."""
     found = {label: unicodedata.normalize("NFC", label) for label in sorted(set(labels))}
     if all(map(_WHOLE.fullmatch, found.values())):
         found = {label: name.partition(".")[0] for label, name in found.items()}
@@ -29,7 +29,11 @@ def joined(classes: Mapping[str, str]) -> Iterator[str]:
 
 
 def class_names(
-    labels: Mapping[str, set[str]], *, things: str, validation_is_cut: bool
+    labels: Mapping[str, set[str]],
+    *,
+    things: str,
+    validation_is_cut: bool,
+    notes: Iterable[str] = (),
 ) -> tuple[str, ...]:
     """Return the class names: the training labels in order (numerical if all are integers).
 
@@ -37,6 +41,7 @@ def class_names(
     things: the noun for an example in errors, in the singular.
     validation_is_cut: whether validation was cut out of the training data; its labels then count as
         training labels.
+    notes: what to add to the error that there is only one class.
 
     Raises UsageError if there is only one class, or if another split has a label that training does
     not have.
@@ -49,9 +54,8 @@ def class_names(
                 f"which no training {things} has"
             )
     if len(known) == 1:
-        raise UsageError(
-            f"all training {things}s have one label, {known.pop()}: there is no choice"
-        )
+        one = f"all training {things}s have one label, {known.pop()}: there is no choice"
+        raise UsageError("; ".join([one, *notes]))
     try:
         return tuple(sorted(known, key=lambda name: (int(name), name)))
     except ValueError:
@@ -62,11 +66,10 @@ def alike(classes: Iterable[str]) -> Iterator[str]:
     """Yield warnings about class names that differ only in letter case or white space, that are
     equal as numbers, or that say that there is no label."""
     classes = [*classes]
-    told = "classes that differ in capitals or spaces alone are told apart"
-    yield from _told(told, _confused(classes, lambda name: "".join(name.casefold().split())))
-    yield from _told(
-        "classes that are equal as numbers are told apart", _confused(classes, _number)
-    )
+    confused = _confused(classes, lambda name: "".join(name.casefold().split()))
+    yield from _told("classes that differ in capitals or spaces alone are told apart", confused)
+    confused = _confused(classes, _number)
+    yield from _told("classes that are equal as numbers are told apart", confused)
     missing = [repr(name) for name in classes if name in _MISSING]
     yield from _told("classes that seem to be missing labels are learnt like others", missing)
 

@@ -87,7 +87,9 @@ class LabelledTextPreparation:
         class_of = classes_of(label for of in written.values() for label in of)
         labels = {split: {class_of[label] for label in of} for split, of in written.items()}
         cut_out = bool(self.source.held_out)
-        classes = class_names(labels, things="text", validation_is_cut=cut_out)
+        classes = class_names(
+            labels, things="text", validation_is_cut=cut_out, notes=joined(class_of)
+        )
         tokenizer = make_tokenizer(self.settings.tokenizer, [Pieces(splits["train"])], progress)
         tokenizer.save(folder / TOKENIZER)
         codec, metadata, hashes = self._codec(tokenizer), {}, {}

@@ -86,9 +86,7 @@ class JSONArray(Rows):
                 text.skip_space()
             text.skip_space()
             if text.next():
-                raise UsageError(
-                    f"{text.where} is no JSON: more follows after the end of the array"
-                )
+                raise UsageError(f"{text.where} is no JSON: more follows the end of the array")
 
 
 class _Text:

@@ -120,7 +120,7 @@ class _Decompressed(io.RawIOBase):
 def _open_zstandard(file: io.BufferedReader) -> Any:
     import pyarrow  # slow to import
 
-    return pyarrow.CompressedInputStream(file, "zstd")
+    return pyarrow.CompressedInputStream(pyarrow.PythonFile(file, mode="r"), "zstd")
 
 
 _OPENERS = (
@@ -131,7 +131,7 @@ _OPENERS = (
 )
 
 
-def _decompressed(path: Path, file: io.BufferedReader) -> io.BufferedReader:
+def _decompressed(path: Path, file: Any) -> Any:
     head = file.peek(16)
     opened = next((opened for begin, opened in _OPENERS if begin.match(head)), None)
     if opened is None:

@@ -18,6 +18,7 @@ from data.sources.tables import Rows, open_rows
 
 SUFFIXES = (*compressible(".jsonl"), ".parquet")
 TABLE_SUFFIXES = (*compressible(".csv", ".tsv"), *SUFFIXES)
+_JSON = compressible(".json")  # read if given as the path; in a folder they may be of any kind
 
 NAMES_VERSION = 2
 """Part of the cache key. Increase it when the names of records change."""
@@ -209,7 +210,7 @@ def open_tables(
     found = find_files(settings.path, lambda path: path.name.endswith(suffixes))
     tables, hashes = {}, {}
     for split, (paths, root) in found.items():
-        if not paths or not paths[0].name.endswith(suffixes):
+        if not paths or not paths[0].name.endswith((*suffixes, *_JSON)):
             what = f"{settings.path} holds no file for {split}" if not paths else paths[0]
             raise UsageError(f"{what}: records are read from {listed(suffixes)}")
         tables[split] = [

@@ -92,7 +92,9 @@ def open_labels(settings: Any) -> SoundManifest:
     recordings, share = _cut(found, settings)
     labels = {split: {one.target for one in of} for split, of in recordings.items()}
     is_cut = "validation" in recordings and "validation" not in found
-    classes = class_names(labels, things="recording", validation_is_cut=is_cut)
+    classes = class_names(
+        labels, things="recording", validation_is_cut=is_cut, notes=joined(class_of)
+    )
     warnings = [*told, *_table_warnings(settings.path), *_copies(recordings)]
     warnings += [*joined(class_of), *alike(classes)]
     if lost := sorted(set(classes) - labels["train"]):

@@ -137,7 +137,7 @@ def open_rows(path: Path, name: str, field: str, invalid_utf8: str) -> Rows:
 
     kinds: dict[str, type[Rows]] = {".parquet": Parquet, ".csv": CSV, ".tsv": CSV}
     suffix = Path(without_compression(path.name)).suffix
-    if suffix == ".jsonl":
+    if suffix in (".jsonl", ".json"):
         with open_text(path) as file:
             is_array = file.peek().removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"[")
         kinds[suffix] = JSONArray if is_array else JSONLines

@@ -168,13 +168,21 @@ def test_labels_in_two_unicode_forms_are_one_class_and_told(tmp_path):
     write(tmp_path / "train.csv", [("a", "caf\u00e9"), ("b", "cafe\u0301"), ("c", "bar")])
     write(tmp_path / "test.csv", [("d", "cafe\u0301")])
     told: list[str] = []
-    dataset = prepare(settings(tmp_path), warn=told.append)
+    dataset = prepare(settings(tmp_path, validation_fraction=0.0), warn=told.append)
     assert dataset.spec.classes == ("bar", "caf\u00e9")
     assert examples(dataset, "test") == [("d", "caf\u00e9")]
     assert told == [
         "labels that are written in several ways are one class: caf\u00e9 "
         "('cafe\\u0301', 'caf\\xe9')"
     ]
+
+
+def test_a_single_class_that_several_labels_became_is_explained(tmp_path):
+    rows = [("a", "caf\u00e9"), ("b", "cafe\u0301")]
+    assert refusal(write(tmp_path / "a.csv", rows), validation_fraction=0.0) == (
+        "all training texts have one label, caf\u00e9: there is no choice; labels that are written "
+        "in several ways are one class: caf\u00e9 ('cafe\\u0301', 'caf\\xe9')"
+    )
 
 
 def test_labels_that_are_equal_as_numbers_are_told_apart_and_told(tmp_path):

@@ -170,9 +170,8 @@ def test_labels_that_differ_in_capitals_alone_are_told(folder):
 
 def test_labels_that_are_written_in_several_ways_are_one_class_and_told(folder):
     for label, other in (("1", "1.0"), ("caf\u00e9", "cafe\u0301")):
-        rows = [
-            {**row, "label": ("2", label, other)[n % 3]} for n, row in enumerate(rows_of(folder))
-        ]
+        labels = ("2", label, other)
+        rows = [row | {"label": labels[n % 3]} for n, row in enumerate(rows_of(folder))]
         write_table(folder / "train.csv", rows)
         source = open_source(settings(folder / "train.csv", SoundLabels))
         assert source.classes == tuple(sorted(("2", label)))

@@ -127,12 +127,18 @@ def test_an_array_of_objects_is_read_like_lines(tmp_path, monkeypatch, block, in
     ]
     assert source.splits == {"train": 3}
     content = json.dumps(RECORDS, indent=indent)
-    line = 2 + content[: content.index('{"label"' if indent is None else '{\n  "label"')].count(
-        "\n"
-    )
+    before = content[: content.index('{"label"' if indent is None else '{\n  "label"')]
+    line = 2 + before.count("\n")
     assert f"a.jsonl, row 2 on line {line}: field 'text' is empty" in refusal(
         settings(tmp_path / "a.jsonl", f"\n{content}")
     )
+
+
+def test_a_file_called_json_is_read_if_it_is_given(tmp_path):
+    made = settings(tmp_path / "a.json", '[{"text": "a", "label": "b"}]')
+    assert rows(made) == [("a", "b")]
+    (tmp_path / "train.csv").write_text("text,label\nc,d\n")
+    assert rows(Table(path=str(tmp_path), validation_fraction=0.0)) == [("c", "d")]
 
 
 ARRAYS = {
@@ -140,7 +146,7 @@ ARRAYS = {
     "never closed": ('[{"text": "a", "label": "b"}\n', "line 2 is no JSON: Expecting ','"),
     "no comma": ('[{"text": "a", "label": "b"}\n{}]', "line 2 is no JSON: Expecting ','"),
     "no JSON": ('[{"text": "a", "label": "b"},\n{text: 1}' + " " * 99, "line 2 is no JSON"),
-    "lines": ('[{"text": "a", "label": "b"}]\n[]', "line 2 is no JSON: more follows after the end"),
+    "lines": ('[{"text": "a", "label": "b"}]\n[]', "line 2 is no JSON: more follows the end"),
     "texts": ('["a", "b"]', "row 0 on line 1 holds a string, not an object with fields"),
     "nested": ("[" * 100_000, "line 1 is no JSON: nested too deeply"),
     "no UTF-8": (b'[{"text": "a\xff", "label": "b"}]', "is not UTF-8 text: byte 0xff"),
@@ -182,8 +188,8 @@ def test_text_in_binary_columns_is_text(tmp_path, kind):
 
 
 def test_whole_numbers_are_labels_whatever_their_type(tmp_path):
-    for kind in (pa.uint8(), pa.float64(), pa.decimal128(20, 0), pa.decimal128(20, 2)):
-        made = parquet(tmp_path, pa.array([0, 1]).cast(kind))
+    for kind in (pa.uint8(), pa.float64(), pa.decimal128(20, 0), pa.decimal128(30, 2)):
+        made = parquet(tmp_path, pa.array([0, 1], pa.int32()).cast(kind))
         assert rows(made) == [("a", "0"), ("b", "1")]
 
 
@@ -203,6 +209,14 @@ def test_other_labels_are_refused_with_the_name_of_their_type(tmp_path, labels, 
     message = refusal(parquet(tmp_path, pa.array(labels)))
     assert message.startswith(f"{tmp_path}/a.parquet, row 0: field 'label' ")
     assert told in message
+
+
+def test_whatever_goes_wrong_with_a_file_is_one_line_with_its_name(tmp_path, monkeypatch):
+    message = refusal(parquet(tmp_path, pa.array([2**62] * 2, pa.timestamp("us"))))
+    assert message.startswith(f"{tmp_path}/a.parquet: ")
+    monkeypatch.setattr(json_rows, "decode", lambda *_: 1 / 0)
+    message = refusal(settings(tmp_path / "a.jsonl", "{}"))
+    assert message == f"{tmp_path}/a.jsonl: ZeroDivisionError: division by zero"
 
 
 def test_a_pointer_of_git_lfs_is_no_parquet(tmp_path):
