@@ -1,12 +1,39 @@
 """Makes class names from text labels, and warns about names that are easily confused."""
 
-from collections.abc import Iterable, Iterator, Mapping
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from configs.errors import UsageError
 
+_WHOLE = re.compile(r"([+-]?[0-9]+)(\.0+)?")  # an integer, or one that a program wrote as 1.0
+_MISSING = ("nan", "NaN", "null", "NULL", "None", "<NA>", "N/A")  # how programs write no value
+
+
+def classes_of(labels: Iterable[str]) -> dict[str, str]:
+    """Return the class of each label: the label in the Unicode form NFC. If all labels are
+    integers, those written as 1.0 are in the class 1."""
+    found = {label: unicodedata.normalize("NFC", label) for label in sorted(set(labels))}
+    if all(map(_WHOLE.fullmatch, found.values())):
+        found = {label: name.partition(".")[0] for label, name in found.items()}
+    return found
+
+
+def joined(classes: Mapping[str, str]) -> Iterator[str]:
+    """Yield a warning if several labels are one class. classes: the result of `classes_of`."""
+    forms: dict[str, list[str]] = {}
+    for label, name in classes.items():
+        forms.setdefault(name, []).append(label)
+    several = [f"{name} ({', '.join(map(ascii, of))})" for name, of in forms.items() if of[1:]]
+    yield from _told("labels that are written in several ways are one class", several)
+
 
 def class_names(
-    labels: Mapping[str, set[str]], *, things: str, validation_is_cut: bool
+    labels: Mapping[str, set[str]],
+    *,
+    things: str,
+    validation_is_cut: bool,
+    notes: Iterable[str] = (),
 ) -> tuple[str, ...]:
     """Return the class names: the training labels in order (numerical if all are integers).
 
@@ -14,6 +41,7 @@ def class_names(
     things: the noun for an example in errors, in the singular.
     validation_is_cut: whether validation was cut out of the training data; its labels then count as
         training labels.
+    notes: what to add to the error that there is only one class.
 
     Raises UsageError if there is only one class, or if another split has a label that training does
     not have.
@@ -26,21 +54,41 @@ def class_names(
                 f"which no training {things} has"
             )
     if len(known) == 1:
-        raise UsageError(
-            f"all training {things}s have one label, {known.pop()}: there is no choice"
-        )
+        one = f"all training {things}s have one label, {known.pop()}: there is no choice"
+        raise UsageError("; ".join([one, *notes]))
     try:
-        return tuple(sorted(known, key=int))
+        return tuple(sorted(known, key=lambda name: (int(name), name)))
     except ValueError:
         return tuple(sorted(known))
 
 
 def alike(classes: Iterable[str]) -> Iterator[str]:
-    """Yield a warning if some class names differ only in letter case or white space."""
-    by_letters: dict[str, list[str]] = {}
+    """Yield warnings about class names that differ only in letter case or white space, that are
+    equal as numbers, or that say that there is no label."""
+    classes = [*classes]
+    confused = _confused(classes, lambda name: "".join(name.casefold().split()))
+    yield from _told("classes that differ in capitals or spaces alone are told apart", confused)
+    confused = _confused(classes, _number)
+    yield from _told("classes that are equal as numbers are told apart", confused)
+    missing = [repr(name) for name in classes if name in _MISSING]
+    yield from _told("classes that seem to be missing labels are learnt like others", missing)
+
+
+def _confused(classes: Iterable[str], key: Callable[[str], str]) -> list[str]:
+    """Return the groups of classes that have the same key, in words."""
+    groups: dict[str, list[str]] = {}
     for name in classes:
-        by_letters.setdefault("".join(name.casefold().split()), []).append(name)
-    if pairs := [names for names in by_letters.values() if len(names) > 1]:
-        listed = ", ".join(" and ".join(map(repr, names)) for names in pairs[:3])
-        more = f", and {len(pairs) - 3} more such" if len(pairs) > 3 else ""
-        yield f"classes that differ in capitals or spaces alone are told apart: {listed}{more}"
+        groups.setdefault(key(name), []).append(name)
+    return [" and ".join(map(repr, names)) for names in groups.values() if len(names) > 1]
+
+
+def _number(name: str) -> str:
+    """Return an integer without leading zeros, and any other name as it is."""
+    whole = _WHOLE.fullmatch(name)
+    return re.sub("^[+]?0*(?=[0-9])", "", whole[1]) if whole else name
+
+
+def _told(what: str, cases: list[str]) -> Iterator[str]:
+    if cases:
+        more = f", and {len(cases) - 3} more such" if len(cases) > 3 else ""
+        yield f"{what}: {', '.join(cases[:3])}{more}"

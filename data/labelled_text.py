@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from configs.data_spec import DataSpec
 from configs.errors import UsageError
 from data.cache import digest
-from data.classes import alike, class_names
+from data.classes import alike, class_names, classes_of, joined
 from data.cleaning import Pieces
 from data.codecs.tokenizers import Tokenizer
 from data.dataset import Dataset, ExampleCodec, Split, token_type
@@ -24,7 +24,7 @@ from data.records import write_names, write_records
 from data.sources.source import RawExamples, RawSplits
 from data.text import PIECES_AT_ONCE, TOKENIZER, make_tokenizer, tokenizer_key
 
-VERSION = 4
+VERSION = 5
 """Part of the cache key. Increment it when this file makes different examples."""
 
 
@@ -83,12 +83,18 @@ class LabelledTextPreparation:
         self, sources: Sequence[RawSplits], folder: Path, progress: Progress
     ) -> dict[str, Any]:
         (splits,) = sources
-        labels = {split: _labels(records) for split, records in splits.items()}
+        written = {split: _labels(records) for split, records in splits.items()}
+        class_of = classes_of(label for of in written.values() for label in of)
+        labels = {split: {class_of[label] for label in of} for split, of in written.items()}
         cut_out = bool(self.source.held_out)
-        classes = class_names(labels, things="text", validation_is_cut=cut_out)
+        classes = class_names(
+            labels, things="text", validation_is_cut=cut_out, notes=joined(class_of)
+        )
         tokenizer = make_tokenizer(self.settings.tokenizer, [Pieces(splits["train"])], progress)
         tokenizer.save(folder / TOKENIZER)
         codec, metadata, hashes = self._codec(tokenizer), {}, {}
+        number_of = {name: number for number, name in enumerate(classes)}
+        numbers = {label: number_of[name] for label, name in class_of.items()}
         around = len(tokenizer.framed(np.empty(0, np.int32)))
         if codec.length <= around:
             raise UsageError(
@@ -100,7 +106,7 @@ class LabelledTextPreparation:
             texts = _texts(f"tokenising {split}", records, tokenizer, progress)
             path, blocks = (
                 folder / f"{split}.array_record",
-                _store(texts, codec, tokenizer, classes, names, cut, counts),
+                _store(texts, codec, tokenizer, numbers, names, cut, counts),
             )
             count, hashes[split] = write_records(path, blocks)
             write_names(path, names)
@@ -108,7 +114,8 @@ class LabelledTextPreparation:
         decided = {"records": hashes, "vocabulary": tokenizer.vocabulary(), "classes": classes}
         lost = sorted(set(classes) - labels["train"])
         fingerprint = digest(decided)
-        return {"fingerprint": fingerprint, "splits": metadata, "classes": classes, "lost": lost}
+        return {"fingerprint": fingerprint, "splits": metadata, "classes": classes, "lost": lost,
+                "joined": [*joined(class_of)]}  # fmt: skip
 
     def open(self, folder: Path, metadata: Mapping[str, Any]) -> Dataset:
         tokenizer, classes = Tokenizer.load(folder / TOKENIZER), tuple(metadata["classes"])
@@ -123,7 +130,7 @@ class LabelledTextPreparation:
             num_classes=len(classes),
             classes=classes,
         )
-        warnings = []
+        warnings = [*metadata["joined"]]
         if lost := metadata["lost"]:
             warnings.append(
                 f"every text labelled {', '.join(lost)} is held out: training sees none"
@@ -167,17 +174,16 @@ def _store(
     texts: Iterator[tuple[dict[str, Any], NDArray[np.int32]]],
     codec: LabelledTextCodec,
     tokenizer: Tokenizer,
-    classes: Sequence[str],
+    numbers: Mapping[str, int],
     names: list[str],
     cut: list[str],
     counts: list[int],
 ) -> Iterator[NDArray[Any]]:
-    """Yield the records of `texts`.
+    """Yield the records of `texts`. numbers: the number of each label's class.
 
     Appends to three lists: the name of each text to `names`, the name of each text that was cut to
     `cut`, and the number of tokens that were kept to `counts`.
     """
-    numbers = {name: number for number, name in enumerate(classes)}
     for first, tokens in texts:
         names.append(first["document"].decode())
         if not len(tokens):

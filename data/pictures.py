@@ -223,7 +223,7 @@ class PicturePreparation:
             spec=DataSpec(
                 num_classes=len(classes), image_shape=tuple(metadata["shape"]), classes=classes
             ),
-            warnings=(*getattr(self.source, "warnings", ()), *metadata["notes"], *broken.lines()),
+            warnings=(*metadata["notes"], *broken.lines()),
         )
 
     @property

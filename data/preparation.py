@@ -82,8 +82,13 @@ def prepare(
 
     build_once(folder, build)
     dataset = preparation.open(folder, json.loads((folder / _METADATA).read_text()))
-    origins = places(sources, settings, dataset.splits)
-    dataset = replace(dataset, places=origins, prepared_by=prepared_by)
+    told = [line for source in sources for line in getattr(source, "warnings", ())]
+    dataset = replace(
+        dataset,
+        warnings=(*told, *dataset.warnings),
+        places=places(sources, settings, dataset.splits),
+        prepared_by=prepared_by,
+    )
     cuts = uneven_cuts(sources, settings, dataset.splits)
     warnings = (*dataset.warnings, *describe_unknown(dataset), *cuts, *layout_warnings(sources))
     for line in warnings:

@@ -137,7 +137,7 @@ class SoundPreparation:
             splits=splits,
             spec=DataSpec(num_mels=self.settings.num_mels, max_frames=max(longest), **targets),
             tokenizer=tokenizer,
-            warnings=(*self.source.warnings, *metadata["notes"], *broken.lines()),
+            warnings=(*metadata["notes"], *broken.lines()),
         )
 
     @property

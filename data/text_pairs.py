@@ -174,7 +174,7 @@ class PairPreparation:
         spec = DataSpec(
             vocabulary_size=tokenizer.vocabulary_size, max_source_length=source, max_length=target
         )
-        warnings = (*getattr(self.source, "warnings", ()), *metadata["notes"])
+        warnings = tuple(metadata["notes"])
         return Dataset(metadata["fingerprint"], splits, spec, tokenizer, warnings=warnings)
 
     @property

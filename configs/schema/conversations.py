@@ -24,7 +24,7 @@ class Conversations(UserFiles, Source):
 
     source: Literal["conversations"] = field("conversations", "Source of the examples.")
     path: FilePath | None = user_path_field(
-        "The conversations, .jsonl or .jsonl.gz; none: a small generated set for a first try.",
+        "The conversations: .jsonl (or compressed); none: a small generated set for a first try.",
         required=False,
     )
     prompt_field: PlainText = field(

@@ -140,7 +140,7 @@ class Records(UserFiles, Text):
     """The user's JSON lines (optionally gzipped) or Parquet files. Each record is a document."""
 
     source: Literal["records"] = field("records", "Source of the examples.")
-    path: FilePath | None = user_path_field("The records: .jsonl, .jsonl.gz or .parquet.")
+    path: FilePath | None = user_path_field("The records: .jsonl (or compressed) or .parquet.")
     text_field: PlainText = _TEXT_FIELD
     invalid_utf8: InvalidUTF8 = INVALID_UTF8
 
@@ -250,7 +250,7 @@ class Table(UserFiles, Source):
 
     source: Literal["table"] = field("table", "Source of the examples.")
     path: FilePath | None = user_path_field(
-        "The table: .csv, .tsv, .jsonl (each optionally with .gz) or .parquet."
+        "The table: .csv, .tsv, .jsonl (each may be compressed) or .parquet."
     )
     text_field: PlainText = _TEXT_FIELD
     label_field: PlainText = field(

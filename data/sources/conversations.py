@@ -10,11 +10,12 @@ from configs.errors import blaming
 from data.codecs.messages import ASSISTANT, is_absent
 from data.sources import generated_talk
 from data.sources.messages import messages_of, tools_of, whole
+from data.sources.opening import compressible
 from data.sources.records import TextRecords, open_tables
 from data.sources.splits import Layout
 from data.sources.tables import Rows, no_such_field
 
-SUFFIXES = (".jsonl", ".jsonl.gz")
+SUFFIXES = compressible(".jsonl")
 
 VERSION = 2
 """Part of the cache key. Increment it when this file or `data.sources.messages` reads conversations

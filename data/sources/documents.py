@@ -10,6 +10,7 @@ from typing import Any
 
 from configs.errors import UsageError
 from data.file_stat_cache import FileStatCache
+from data.sources.opening import open_text
 from data.sources.splits import Layout
 
 PIECE_CHARACTERS = 2**14  # tokenizers slow down on long texts
@@ -137,7 +138,7 @@ def read_text_files(
             characters += len(text)
         return hasher.hexdigest(), characters
 
-    with FileStatCache(settings, "text", invalid_utf8, *what) as file_stat_cache:
+    with FileStatCache(settings, "opened text", invalid_utf8, *what) as file_stat_cache:
         return [TextFile(path, name, *file_stat_cache.of(path, find)) for path, name in files]
 
 
@@ -147,7 +148,7 @@ def _blocks(path: Path, invalid_utf8: str) -> Iterator[tuple[bytes, str]]:
     decoder = codecs.getincrementaldecoder("utf-8")(errors)
     read = 0
     try:
-        with path.open("rb") as file:
+        with open_text(path) as file:
             while block := file.read(_BLOCK_BYTES):
                 pending = len(decoder.getstate()[0])
                 text = decoder.decode(block)
@@ -161,8 +162,6 @@ def _blocks(path: Path, invalid_utf8: str) -> Iterator[tuple[bytes, str]]:
             f"{path} is not UTF-8 text: byte 0x{error.object[error.start]:02x} at offset {offset}. "
             "Convert the file, or set data.invalid_utf8=replace"
         ) from None
-    except OSError as error:
-        raise UsageError(f"{path} can't be read: {error.strerror}") from None
 
 
 def _characters(document: Document, invalid_utf8: str) -> Iterator[str]:

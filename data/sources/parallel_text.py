@@ -9,9 +9,10 @@ from typing import Any
 from configs.errors import UsageError
 from data.file_stat_cache import FileStatCache
 from data.sources.files import files_in, name_below
-from data.sources.records import TABLE_SUFFIXES, PairRecords, open_pairs
+from data.sources.opening import lines_of, without_compression
+from data.sources.records import TABLE_SUFFIXES, PairRecords, listed, open_pairs
 from data.sources.splits import assign, split_of
-from data.sources.tables import decode, lines_of
+from data.sources.tables import decode
 
 Sides = tuple[Path, Path]
 """The file with the source texts, and the file with the target texts."""
@@ -46,7 +47,7 @@ def open_source(settings: Any) -> PairRecords:
     - a path without ending, such as corpus, for corpus.en and corpus.de (or corpus.train.en, ...);
     - a table, or a folder of tables.
 
-    Files may be compressed (.gz). Without a validation split, `data.validation_fraction` of the
+    Files may be compressed. Without a validation split, `data.validation_fraction` of the
     pairs is held out. Raises UsageError if a file has no counterpart, or if the two files of a pair
     have different numbers of lines.
     """
@@ -61,7 +62,7 @@ def open_source(settings: Any) -> PairRecords:
         sides = [found[name] for name in names]
         root = str(sides[0][0].parent.absolute())
         with FileStatCache(
-            settings, "lines", settings.invalid_utf8, root, split
+            settings, "opened lines", settings.invalid_utf8, root, split
         ) as file_stat_cache:
             counted = [
                 [file_stat_cache.of(path, lambda path: _count(path, settings.invalid_utf8))
@@ -147,7 +148,7 @@ def _nothing(path: str, languages: Sequence[str], there: Sequence[Path]) -> Usag
     has = f"has {', '.join(one.name for one in there[:6])}" if there else "has no such files"
     return UsageError(
         f"data.path={path} {has}: pairs are read from {wanted} (data.source_language, "
-        f"data.target_language), or from {', '.join(TABLE_SUFFIXES)}"
+        f"data.target_language), or from {listed(TABLE_SUFFIXES)}"
     )
 
 
@@ -184,8 +185,9 @@ def _side(folder: Path, there: Sequence[Path], language: str) -> dict[str, Path]
 
 
 def _without(name: str, language: str) -> str | None:
-    """Return a file's name without `.language` (and .gz); None if it has another ending."""
-    name, ending = name.removesuffix(".gz"), f".{language}"
+    """Return a file's name without `.language` (and the suffix of compression); None if it has
+    another ending."""
+    name, ending = without_compression(name), f".{language}"
     return name.removesuffix(ending) if name.endswith(ending) and name != ending else None
 
 

@@ -13,13 +13,14 @@ from configs.errors import UsageError
 from data.file_stat_cache import FileStatCache
 from data.sources.documents import PIECE_CHARACTERS, pieces, text_features
 from data.sources.files import file_sha256, find_files, name_below
+from data.sources.opening import COMPRESSED, compressible
 from data.sources.source import held_out_mask
 from data.sources.splits import SPLITS, Layout
 from data.sources.tables import Rows, open_rows
 
-SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
-TABLE_SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", *SUFFIXES)
-
+SUFFIXES = (*compressible(".jsonl"), ".parquet")
+TABLE_SUFFIXES = (*compressible(".csv", ".tsv"), *SUFFIXES)
+_JSON = compressible(".json")  # read if given as the path; in a folder they may be of any kind
 
 NAMES_VERSION = 2
 """Part of the cache key. Increase it when the names of records change."""
@@ -49,6 +50,7 @@ class TextRecords:
     held_out: share of the training records that is held out for validation, chosen by a hash of
         each record's table and row.
     layout: how the tables were assigned to splits, if the user gave them.
+    warnings: messages for the user.
     """
 
     name: str
@@ -57,6 +59,7 @@ class TextRecords:
     key: Mapping[str, Any]
     held_out: float
     layout: Layout[Any] | None = None
+    warnings: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -70,6 +73,9 @@ class TextRecords:
         """Build the source. If `tables` has no validation split, hold out
         `data.validation_fraction` of the training records."""
         held_out = 0.0 if "validation" in tables else settings.validation_fraction
+        every = (table for of in tables.values() for table in of)
+        told = [line for table in every for line in getattr(table, "warnings", ())]
+        more["warnings"] = (*more.get("warnings", ()), *told)
         return cls(settings.source, tables, read, key, held_out, **more)
 
     @cached_property
@@ -149,11 +155,7 @@ class PairRecords(TextRecords):
     """A source of pairs of texts.
 
     An example has a `source`, a `target` and a `name`.
-
-    warnings: messages for the user.
     """
-
-    warnings: tuple[str, ...] = ()
 
     def features(self) -> dict[str, Any]:
         import tensorflow_datasets as tfds
@@ -213,9 +215,9 @@ def open_tables(
     layout, root = find_files(settings, lambda path: path.name.endswith(suffixes))
     tables, hashes = {}, {}
     for split, paths in layout.splits.items():
-        if not paths or not paths[0].name.endswith(suffixes):
+        if not paths or not paths[0].name.endswith((*suffixes, *_JSON)):
             what = f"{settings.path} holds no file for {split}" if not paths else paths[0]
-            raise UsageError(f"{what}: records are read from {', '.join(suffixes)}")
+            raise UsageError(f"{what}: records are read from {listed(suffixes)}")
         tables[split] = [
             open_rows(path, name_below(root, path), field, settings.invalid_utf8) for path in paths
         ]
@@ -227,3 +229,9 @@ def open_tables(
             raise UsageError(f"{settings.path} holds no record for {split}")
     decided = {"files": hashes, "field": field, "invalid": settings.invalid_utf8}
     return tables, decided, layout
+
+
+def listed(suffixes: Sequence[str]) -> str:
+    """Return the suffixes of files for a message, without all those of compressed files."""
+    plain = [suffix for suffix in suffixes if not suffix.endswith(COMPRESSED)]
+    return f"{', '.join(plain)} (text also with {', '.join(COMPRESSED)})"

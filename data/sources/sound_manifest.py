@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,13 @@ from typing import Any
 from configs.errors import UsageError
 from configs.reading.inputs import nearest_path
 from data.cache import digest
-from data.classes import alike, class_names
+from data.classes import alike, class_names, classes_of, joined
 from data.codecs.sound import Waveform, decode_sound
 from data.file_stat_cache import FileStatCache
 from data.forms import nfc
 from data.sources.files import file_sha256, find_files, read_file
-from data.sources.records import TABLE_SUFFIXES
+from data.sources.opening import open_text
+from data.sources.records import TABLE_SUFFIXES, listed
 from data.sources.source import MadeExamples, RawSplits, copies, hold_out
 from data.sources.splits import SPLITS, Layout
 from data.sources.tables import open_rows
@@ -87,36 +88,45 @@ def open_transcripts(settings: Any) -> SoundManifest:
     a hash of each path as written in the table. Raises UsageError, for instance if an audio file is
     missing.
     """
-    layout = _find_tables(settings)
-    found = _read(layout, settings, settings.text_field, "data.text_field")
+    layout, told = _find_tables(settings), list[str]()
+    found = _read(layout, settings, settings.text_field, "data.text_field", told)
     recordings, share = _cut(found, settings)
-    warnings = tuple(_copies(recordings))
+    warnings = (*told, *_copies(recordings))
     return SoundManifest("sound_transcripts", recordings, None, warnings, share, layout)
 
 
 def open_labels(settings: Any) -> SoundManifest:
     """Open the recordings in the tables at `data.path` with their labels, like
     `open_transcripts`."""
-    layout = _find_tables(settings)
-    found = _read(layout, settings, settings.label_field, "data.label_field")
+    layout, told = _find_tables(settings), list[str]()
+    found = _read(layout, settings, settings.label_field, "data.label_field", told)
+    class_of = classes_of(one.target for of in found.values() for one in of)
+    found = {
+        split: [replace(one, target=class_of[one.target]) for one in of]
+        for split, of in found.items()
+    }
     recordings, share = _cut(found, settings)
     labels = {split: {one.target for one in of} for split, of in recordings.items()}
     is_cut = "validation" in recordings and "validation" not in found
-    classes = class_names(labels, things="recording", validation_is_cut=is_cut)
-    warnings = [*_copies(recordings), *alike(classes)]
+    classes = class_names(
+        labels, things="recording", validation_is_cut=is_cut, notes=joined(class_of)
+    )
+    warnings = [*told, *_copies(recordings)]
+    warnings += [*joined(class_of), *alike(classes)]
     if lost := sorted(set(classes) - labels["train"]):
         warnings.append(f"every recording of {', '.join(lost)} is held out: training hears none")
     return SoundManifest("sound_labels", recordings, classes, tuple(warnings), share, layout)
 
 
 def _read(
-    layout: Layout[Path], settings: Any, target: str, setting: str
+    layout: Layout[Path], settings: Any, target: str, setting: str, told: list[str]
 ) -> dict[str, list[Recording]]:
     """Return the recordings of each split.
 
     layout: the tables of each split.
     target: the field of the transcript or label.
     setting: the setting that names this field.
+    told: a list to which warnings about the tables are appended.
     """
     found: dict[str, list[Recording]] = {}
     for split, tables in layout.splits.items():
@@ -127,6 +137,7 @@ def _read(
             for table in tables:
                 _check_columns(table, {settings.path_field: "data.path_field", target: setting})
                 rows = open_rows(table, table.name, settings.path_field, settings.invalid_utf8)
+                told += rows.warnings
                 for where, name, text in rows.recordings(target, setting):
                     path = _file(table.parent, name)
                     if not path.is_file():
@@ -155,11 +166,10 @@ def _check_columns(table: Path, fields: Mapping[str, str]) -> None:
 
     fields: the names of the needed columns, each with the setting that chooses it.
     """
-    try:
-        with table.open("rb") as file:
-            first = file.readline(2**16)
-    except OSError:  # told by what reads the table
+    if table.suffix == ".parquet":
         return
+    with open_text(table) as file:
+        first = file.readline(2**16)
     line = first.decode(errors="replace").removeprefix("\ufeff").strip()
     is_named = not {*fields}.isdisjoint(line.split("|"))
     if not is_named and re.fullmatch(r"[^,;\t{|]+\|.*", line):
@@ -183,7 +193,7 @@ def _check_columns(table: Path, fields: Mapping[str, str]) -> None:
 def _find_tables(settings: Any) -> Layout[Path]:
     """Return the tables of each split. Inside of the folders of a folder, which may hold other
     tables beside the recordings, they are looked for only if the folder holds none itself."""
-    path, kinds = Path(settings.path).expanduser(), ", ".join(TABLE_SUFFIXES)
+    path, kinds = Path(settings.path).expanduser(), listed(TABLE_SUFFIXES)
     if path.is_file() and not _is_table(path):
         raise UsageError(f"{path}: recordings are listed in {kinds}")
     is_flat = path.is_dir() and any(one.is_file() and _is_table(one) for one in path.iterdir())

@@ -3,6 +3,9 @@
 import csv
 import gzip
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,6 +22,7 @@ from data.show import data_table, describe_batch
 
 ROWS = [(f'text {number}, with "quotes"\tand naïve 你好', "good" if number % 3 else "bad")
         for number in range(40)]  # fmt: skip
+ROOT = Path(__file__).parents[2]
 SUFFIXES = ("csv", "csv.gz", "tsv", "jsonl", "jsonl.gz", "parquet")
 
 
@@ -134,6 +138,86 @@ def test_labels_that_differ_in_capitals_alone_are_classes_of_their_own_and_told(
         "classes that differ in capitals or spaces alone are told apart: 'Dog' and 'dog', "
         "'Hot  Dog' and 'hot dog'"
     ]
+
+
+def told_of(path: Path) -> tuple[tuple[str, ...], list[str]]:
+    """The classes of a table, and the warnings."""
+    told: list[str] = []
+    dataset = prepare(settings(path, validation_fraction=0.0), warn=told.append)
+    return dataset.spec.classes, told
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_integers_with_a_zero_after_the_point_are_the_same_class_in_every_table(tmp_path, suffix):
+    rows = [("a", "1"), ("b", "1.0"), ("c", "0"), ("d", "-2.00"), ("e", "1")]
+    path = write(tmp_path / f"all.{suffix}", rows)
+    assert told_of(path) == (
+        ("-2", "0", "1"),
+        ["labels that are written in several ways are one class: 1 ('1', '1.0')"],
+    )
+    dataset = prepare(settings(path, validation_fraction=0.0))
+    assert [name for _, name in examples(dataset, "train")] == ["1", "1", "0", "-2", "1"]
+
+
+def test_labels_with_points_are_text_unless_all_are_integers(tmp_path):
+    rows = [("a", "1.0"), ("b", "1.1"), ("c", "2.0")]
+    assert told_of(write(tmp_path / "a.csv", rows)) == (("1.0", "1.1", "2.0"), [])
+
+
+def test_labels_in_two_unicode_forms_are_one_class_and_told(tmp_path):
+    write(tmp_path / "train.csv", [("a", "caf\u00e9"), ("b", "cafe\u0301"), ("c", "bar")])
+    write(tmp_path / "test.csv", [("d", "cafe\u0301")])
+    told: list[str] = []
+    dataset = prepare(settings(tmp_path, validation_fraction=0.0), warn=told.append)
+    assert dataset.spec.classes == ("bar", "caf\u00e9")
+    assert examples(dataset, "test") == [("d", "caf\u00e9")]
+    assert told == [
+        "labels that are written in several ways are one class: caf\u00e9 "
+        "('cafe\\u0301', 'caf\\xe9')"
+    ]
+
+
+def test_a_single_class_that_several_labels_became_is_explained(tmp_path):
+    rows = [("a", "caf\u00e9"), ("b", "cafe\u0301")]
+    assert refusal(write(tmp_path / "a.csv", rows), validation_fraction=0.0) == (
+        "all training texts have one label, caf\u00e9: there is no choice; labels that are written "
+        "in several ways are one class: caf\u00e9 ('cafe\\u0301', 'caf\\xe9')"
+    )
+
+
+def test_labels_that_are_equal_as_numbers_are_told_apart_and_told(tmp_path):
+    rows = [("a", "1"), ("b", "01"), ("c", "001"), ("d", "2"), ("e", "+2")]
+    assert told_of(write(tmp_path / "a.csv", rows)) == (
+        ("001", "01", "1", "+2", "2"),
+        ["classes that are equal as numbers are told apart: '001' and '01' and '1', '+2' and '2'"],
+    )
+
+
+def test_the_order_of_classes_is_the_same_in_every_process():
+    program = (
+        "from data.classes import class_names; names = {'1', '01', '001', '2', '02', '-1'};"
+        "print(class_names({'train': names}, things='text', validation_is_cut=False))"
+    )
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "PYTHONHASHSEED": str(seed)},
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in range(4)
+    }
+    assert found == {"('-1', '001', '01', '1', '02', '2')\n"}
+
+
+def test_a_class_that_says_that_there_is_no_label_is_told(tmp_path):
+    rows = [("a", "0"), ("b", "1"), ("c", "nan")]
+    assert told_of(write(tmp_path / "a.csv", rows)) == (
+        ("0", "1", "nan"),
+        ["classes that seem to be missing labels are learnt like others: 'nan'"],
+    )
 
 
 def test_the_tokenizer_is_learnt_from_the_training_part(tmp_path):

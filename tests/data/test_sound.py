@@ -174,6 +174,17 @@ def test_labels_that_differ_in_capitals_alone_are_told(folder):
     assert told in warnings(folder, kind=SoundLabels)
 
 
+def test_labels_that_are_written_in_several_ways_are_one_class_and_told(folder):
+    for label, other in (("1", "1.0"), ("caf\u00e9", "cafe\u0301")):
+        labels = ("2", label, other)
+        rows = [row | {"label": labels[n % 3]} for n, row in enumerate(rows_of(folder))]
+        write_table(folder / "train.csv", rows)
+        source = open_source(settings(folder / "train.csv", SoundLabels))
+        assert source.classes == tuple(sorted(("2", label)))
+        told = "labels that are written in several ways are one class: "
+        assert any(line.startswith(f"{told}{label}") for line in source.warnings)
+
+
 def test_what_is_appended_moves_no_other_between_the_parts(folder):
     before = open_source(settings(folder, validation_fraction=0.3)).recordings
     rows = rows_of(folder)
