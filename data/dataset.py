@@ -100,7 +100,7 @@ class Split:
         text.
     padding: share of padding, in packed windows or in padded training batches.
     broken: number of images or recordings that can't be decoded.
-    cut: number of texts, pairs or conversations that were too long and were cut.
+    cut: number of texts, documents, pairs or conversations that were too long and were cut.
     left_out: number of pairs that are too long or lack a text, or of recordings that are too long;
         they are not stored.
     seconds: total length of the recordings.

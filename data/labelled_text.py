@@ -22,7 +22,14 @@ from data.dataset import Dataset, ExampleCodec, Split, token_type
 from data.progress import Progress, read_blocks
 from data.records import write_names, write_records
 from data.sources.source import RawExamples, RawSplits
-from data.text import PIECES_AT_ONCE, TOKENIZER, make_tokenizer, tokenizer_key
+from data.text import (
+    PIECES_AT_ONCE,
+    TOKENIZER,
+    documents_key,
+    encode_documents,
+    make_tokenizer,
+    tokenizer_key,
+)
 
 VERSION = 5
 """Part of the cache key. Increment it when this file makes different examples."""
@@ -77,6 +84,7 @@ class LabelledTextPreparation:
             "labelled_text": VERSION,
             "sequence_length": self.settings.sequence_length,
             "tokenizer": tokenizer_key(self.settings.tokenizer),
+            **documents_key(self.settings.tokenizer),
         }
 
     def write(
@@ -157,15 +165,15 @@ def _texts(
     stage: str, records: RawExamples, tokenizer: Tokenizer, progress: Progress
 ) -> Iterator[tuple[dict[str, Any], NDArray[np.int32]]]:
     """Yield, for each text, its first piece and the tokens of all its pieces."""
+    blocks = read_blocks(records, PIECES_AT_ONCE, progress, stage, "pieces")
+    pieces = ((int(one["piece"]), one["text"].decode(), one) for block in blocks for one in block)
     first, tokens = None, list[NDArray[np.int32]]()
-    for block in read_blocks(records, PIECES_AT_ONCE, progress, stage, "pieces"):
-        ids_of_each = tokenizer.encode_many([one["text"].decode() for one in block])
-        for one, ids in zip(block, ids_of_each, strict=True):
-            if int(one["piece"]) == 0:
-                if first is not None:
-                    yield first, np.concatenate(tokens)
-                first, tokens = one, []
-            tokens.append(ids)
+    for part, ids in encode_documents(pieces, tokenizer):
+        if part.index == 0:
+            if first is not None:
+                yield first, np.concatenate(tokens)
+            first, tokens = part.example, []
+        tokens.append(ids)
     if first is not None:
         yield first, np.concatenate(tokens)
 

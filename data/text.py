@@ -1,9 +1,11 @@
 """Prepares text: cleans it, tokenizes it and packs it into windows."""
 
 import hashlib
+import re
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, tee
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,15 @@ _TRAINED = {
 METADATA_VERSION = 1
 """Part of the cache key. Increment it when the stored counts of a split change."""
 
+DOCUMENTS_VERSION = 2
+"""Part of the cache key if the tokenizer is a file. Increment it when documents are encoded in
+other parts."""
+
+DOCUMENT_BYTES = 2**23
+"""A document of up to this size is encoded as a whole, a longer one in parts."""
+
+_WORDS = re.compile(r".*\S(?=\s)", re.DOTALL)  # up to the last white space after a word
+
 PIECES_AT_ONCE = 512  # read together; fewer would be slower. A piece has at most 32,768 characters
 
 
@@ -53,6 +64,7 @@ class TextPreparation:
             "packing": self._packing_key(),
             "sequence_length": self.settings.sequence_length,
             "tokenizer": tokenizer_key(self.settings.tokenizer),
+            **documents_key(self.settings.tokenizer),
         }
         if cleaning.is_on(self.settings.cleaning):
             steps = self.settings.cleaning.model_dump()
@@ -117,6 +129,7 @@ class TextPreparation:
             ),
             tokenizer=tokenizer,
             cleaning=metadata.get("cleaning", {}),
+            warnings=tuple(chain.from_iterable(map(_cut_lines, splits.values()))),
         )
 
     @staticmethod
@@ -187,6 +200,13 @@ def tokenizer_key(settings: Any) -> dict[str, Any]:
     return key
 
 
+def documents_key(settings: Any) -> dict[str, Any]:
+    """Return the part of the key that is for data in documents. settings: as `tokenizer_key`."""
+    if settings.kind != "file":
+        return {}
+    return {"documents": {"version": DOCUMENTS_VERSION, "largest": DOCUMENT_BYTES}}
+
+
 def make_tokenizer(settings: Any, train: Sequence[Pieces], progress: Progress) -> Tokenizer:
     """Build, train or load a tokenizer. settings: `config.data.tokenizer`.
 
@@ -226,9 +246,84 @@ def check_tokenizer(dataset: Dataset, workdir: Path) -> None:
         )
 
 
+@dataclass(frozen=True)
+class Part:
+    """A part of a document that is encoded by itself; of most tokenizers, the whole document.
+
+    index: its index in the document, from 0.
+    is_cut: whether it begins where the ids may differ from those of the whole.
+    example: the document's first raw example, if it was given.
+    """
+
+    index: int
+    text: str
+    is_cut: bool = False
+    example: Any = None
+
+
+def encode_documents(
+    pieces: Iterable[tuple[Any, ...]], tokenizer: Tokenizer
+) -> Iterator[tuple[Part, NDArray[np.int32]]]:
+    """Yield documents in parts, each with its ids.
+
+    pieces: the documents as `Pieces.read` returns them; a third value becomes `example`.
+
+    Pieces are joined, except where it makes no difference to the ids. A document of more than
+    `DOCUMENT_BYTES` is cut: at a word if this makes no difference, otherwise after a line, before
+    the white space of a longer line, or anywhere in a longer word.
+    """
+    parts, again = tee(_parts(pieces, tokenizer))
+    ids = tokenizer.encode_each(part.text for part in again)
+    yield from zip(parts, ids, strict=True)
+
+
+def _parts(pieces: Iterable[tuple[Any, ...]], tokenizer: Tokenizer) -> Iterator[Part]:
+    """Yield the parts that are encoded by themselves. Arguments: as `encode_documents`."""
+    texts, size, index, is_cut = list[str](), 0, 0, False
+    example: Any = None
+    for piece, text, *more in pieces:
+        if texts and (piece == 0 or tokenizer.divides(texts[-1], text)):
+            yield Part(index, "".join(texts), is_cut, example)
+            texts, size, index, is_cut = [], 0, index + 1, False
+        if piece == 0:
+            index, example = 0, more[0] if more else None
+        texts.append(text)
+        size += len(text.encode())
+        while size > DOCUMENT_BYTES:
+            whole = "".join(texts)
+            stop = _stop(whole, tokenizer)
+            yield Part(index, whole[:stop], is_cut, example)
+            texts, index = [whole[stop:]], index + 1
+            size, is_cut = len(texts[0].encode()), not tokenizer.divides(whole[:stop], texts[0])
+    if texts:
+        yield Part(index, "".join(texts), is_cut, example)
+
+
+def _stop(text: str, tokenizer: Tokenizer) -> int:
+    """Return the number of characters in the first part of `text`, up to `DOCUMENT_BYTES`."""
+    most = text.encode()[:DOCUMENT_BYTES].decode(errors="ignore")
+    words = _WORDS.match(most)
+    word = words.end() if words else 0
+    if word and tokenizer.divides(text[:word], text[word:]):
+        return word
+    return most.rfind("\n") + 1 or word or len(most)
+
+
+def _cut_lines(split: Split) -> Iterator[str]:
+    """Yield a warning for each source of `split` with documents that were cut."""
+    for part in split.parts or (split,):
+        if part.cut:
+            of = f" of {part.name}" if split.parts else ""
+            yield (
+                f"{part.cut:,} of {part.documents:,} documents of {split.name}{of} are larger than "
+                f"{DOCUMENT_BYTES / 2**20:g} MiB, and encoded in parts: tokens at the cuts may "
+                "differ from those of the whole"
+            )
+
+
 @dataclass
 class Totals:
-    """Counts the documents, bytes and tokens of a split, piece by piece.
+    """Counts the documents, bytes and tokens of a split, part by part.
 
     gzip: whether to compress each document as `gzip -9` does, to measure its compressed size.
     """
@@ -238,28 +333,28 @@ class Totals:
     bytes: int = 0
     tokens: int = 0
     unknown: int = 0
+    _cut: set[int] = field(default_factory=set)  # the numbers of documents that were cut
     _compressed: int = 0
     _compressor: Any = field(default=None, repr=False)
 
-    def add(self, piece: int, text: str, tokens: int, unknown: int) -> None:
-        """Count a piece of a document.
-
-        piece: its index in the document, from 0.
-        tokens, unknown: its number of tokens and of unknown tokens.
-        """
-        content = text.encode()
-        self.documents += piece == 0
+    def add(self, part: Part, tokens: int, unknown: int) -> None:
+        """Count a part of a document. tokens, unknown: its number of tokens and of unknown
+        tokens."""
+        content = part.text.encode()
+        self.documents += part.index == 0
+        self._cut |= {self.documents} if part.is_cut else set()
         self.bytes += len(content)
         self.tokens += tokens
         self.unknown += unknown
         if self.gzip:
-            if piece == 0:
+            if part.index == 0:
                 self._end_document()
                 self._compressor = zlib.compressobj(9, wbits=31)  # 31: a gzip file
             self._compressed += len(self._compressor.compress(content))
 
     def metadata(self, targets: int) -> dict[str, Any]:
-        """Return `documents`, `bytes`, `targets`, `unknown` and `gzip_bits_per_byte` of the split.
+        """Return `documents`, `bytes`, `targets`, `unknown` and `gzip_bits_per_byte` of the split,
+        and `cut` if any document was.
 
         targets: the number of targets, which depends on packing. gzip_bits_per_byte is None without
         `gzip`, and with unknown tokens, because a model's bits per byte are then not comparable.
@@ -273,6 +368,7 @@ class Totals:
             "targets": targets,
             "unknown": self.unknown,
             "gzip_bits_per_byte": bits,
+            **({"cut": len(self._cut)} if self._cut else {}),
         }
 
     def _end_document(self) -> None:
@@ -289,35 +385,31 @@ def _tokens(
     progress: Progress,
     room: int | None,
 ) -> Iterator[NDArray[np.int32]]:
-    """Yield the ids of all pieces in order, with opening and closing tokens around each document.
+    """Yield the ids of all documents in order, with opening and closing tokens around each.
 
     room: if given, documents are split into parts of at most this many tokens, and the opening and
     closing tokens are put around each part.
     """
     opening, closing = tokenizer.document_opening, tokenizer.closing
-    total, done, begun, left = len(pieces), 0, False, room
-    unknown = tokenizer.unknown_id
-    for block in pieces.blocks(PIECES_AT_ONCE):
-        progress(stage, done, total, "pieces")
-        ids_of_each = tokenizer.encode_many([text for _, text in block])
-        for (place, text), ids in zip(block, ids_of_each, strict=True):
-            left = room if place == 0 else left
-            stretches, tokens = _stretches(ids, left, room), len(ids)
-            for number, stretch in enumerate(stretches):
-                if place and number == 0:
-                    yield stretch
-                    continue
-                if begun and len(closing):
-                    yield closing
-                yield np.concatenate([opening, stretch])
-                begun, tokens = True, tokens + len(opening) + len(closing)
-            totals.add(place, text, tokens, unknown=int(np.count_nonzero(ids == unknown)))
-            if room is not None:
-                left = (room if left is None or stretches[1:] else left) - len(stretches[-1])
-        done += len(block)
+    begun, left, unknown = False, room, tokenizer.unknown_id
+    flat = chain.from_iterable(pieces.blocks(PIECES_AT_ONCE))
+    read = track(flat, progress, stage, len(pieces), "pieces")
+    for part, ids in encode_documents(read, tokenizer):
+        left = room if part.index == 0 else left
+        stretches, tokens = _stretches(ids, left, room), len(ids)
+        for number, stretch in enumerate(stretches):
+            if part.index and number == 0:
+                yield stretch
+                continue
+            if begun and len(closing):
+                yield closing
+            yield np.concatenate([opening, stretch])
+            begun, tokens = True, tokens + len(opening) + len(closing)
+        totals.add(part, tokens, unknown=int(np.count_nonzero(ids == unknown)))
+        if room is not None:
+            left = (room if left is None or stretches[1:] else left) - len(stretches[-1])
     if begun and len(closing):
         yield closing
-    progress(stage, total, total, "pieces")
 
 
 def _stretches(

@@ -6,11 +6,11 @@ kinds except characters and words work on bytes, so that decoding restores any t
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import tokenizers
@@ -29,6 +29,22 @@ _JOINED = "\u203f"
 """Prefix of WordPiece tokens inside a word. Unlike "#", this character never stands for a byte."""
 
 _LONGEST_WORD = 100  # bytes; WordPiece takes time quadratic in the length of a word
+
+_BATCH_TEXTS = 512  # encoded at once; fewer would be slower
+_BATCH_CHARACTERS = 2**23  # of all texts together, since encoding needs a hundred bytes for each
+
+_JOINS = (
+    "merges", "fuse_unk", "ignore_merges", "continuing_subword_prefix", "end_of_word_suffix"
+)  # fmt: skip
+"""Fields of a byte-pair encoding that make a token of several characters, or change some."""
+
+_LLAMA_3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_WORDS = {_LLAMA_3, _LLAMA_3.replace("{1,3}", "")}  # of GPT-4 and Llama 3; of Qwen 2
+
+_NO_SPACE = "\x1c\x1d\x1e\x1f"  # white space in Python, but not in regular expressions
 
 
 @dataclass(frozen=True)
@@ -264,10 +280,67 @@ class Tokenizer:
         """Return the ids of `text` without `opening` and `closing`, int32 [tokens]."""
         return self.encode_many([text])[0]
 
-    def encode_many(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
+    def encode_many(self, texts: Iterable[str]) -> list[NDArray[np.int32]]:
         """Encode `texts` in parallel on all cores, as `encode` does."""
+        return [*self.encode_each(texts)]
+
+    def encode_each(self, texts: Iterable[str]) -> Iterator[NDArray[np.int32]]:
+        """Yield what `encode_many` returns. Texts are read and encoded in batches, so that memory
+        is bounded by `_BATCH_CHARACTERS` and the longest text."""
+        batch, size = list[str](), 0
+        for text in texts:
+            batch.append(text)
+            size += len(text)
+            if size >= _BATCH_CHARACTERS or len(batch) == _BATCH_TEXTS:
+                yield from self._encode(batch)
+                batch, size = [], 0
+        yield from self._encode(batch)
+
+    def _encode(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
         encodings = self.backend.encode_batch_fast(texts, add_special_tokens=False)
         return [np.array(encoding.ids, np.int32) for encoding in encodings]
+
+    def divides(self, before: str, after: str) -> bool:
+        """Return whether a text can be encoded in two parts: up to the end of `before`, and from
+        `after` on.
+
+        True if it is certain that both parts have the ids of the whole. Where characters or bytes
+        have a token each, tokens end anywhere. Where GPT-2's or Llama 3's regular expression finds
+        the words, a word ends before white space, or before a space. Any other tokenizer may put a
+        space before each part, or join what the cut divides.
+        """
+        if self._divisions in ("anywhere", "nowhere"):
+            return self._divisions == "anywhere"
+        ends_before = after.startswith(" ") or (
+            self._divisions == "white space" and after[:1].isspace() and after[0] not in _NO_SPACE
+        )
+        return ends_before and before != "" and not before[-1].isspace()
+
+    @cached_property
+    def _divisions(self) -> Literal["anywhere", "white space", "spaces", "nowhere"]:
+        """Where texts can be divided: before which characters, if those come after a word."""
+        state = json.loads(self.backend.to_str())
+        normalizer, splitter = state["normalizer"], state["pre_tokenizer"]
+        steps = [] if splitter is None else splitter.get("pretokenizers", [splitter])
+        added = [token for token in state["added_tokens"] if not token["special"]]
+        never_joins = not (added or normalizer) and not any(map(state["model"].get, _JOINS))
+        keeps_words = (normalizer is None or normalizer["type"] == "NFC") and not any(
+            token["lstrip"] or token["rstrip"] or token["content"].split() != [token["content"]]
+            for token in added
+        )
+        match steps:
+            case [] | [{"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}]:
+                return "anywhere" if state["model"]["type"] == "BPE" and never_joins else "nowhere"
+            case [{"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}, *others]:
+                only_split = all(step["type"] == "Split" for step in others)
+                return "white space" if keeps_words and only_split else "nowhere"
+            case [
+                {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated",
+                 "invert": False},
+                {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False},
+            ]:  # fmt: skip
+                return "spaces" if keeps_words and regex in _WORDS else "nowhere"
+        return "nowhere"
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of `ids`, including special tokens; invalid UTF-8 becomes U+FFFD."""

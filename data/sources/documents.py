@@ -13,7 +13,7 @@ from data.file_stat_cache import FileStatCache
 from data.sources.opening import open_text
 from data.sources.splits import Layout
 
-PIECE_CHARACTERS = 2**14  # tokenizers slow down on long texts
+PIECE_CHARACTERS = 2**14
 _BLOCK_BYTES = 2**20
 
 
@@ -41,9 +41,9 @@ class Documents:
     """A source of text. An example is a piece of a document.
 
     Its fields are `document` (the document's name), `piece` (the number of the piece, from 0) and
-    `text`. Pieces have a bounded size, so that neither memory nor records grow with a document. If
-    possible, a piece ends after a word, before white space. No token of a byte-level tokenizer
-    crosses this boundary, so pieces can be encoded separately.
+    `text`. Pieces have a bounded size, so that records don't grow with a document, and random ones
+    are a fair sample of all text. If possible, a piece ends after a word, before white space.
+    `data.text` joins the pieces again where a token may cross this boundary.
 
     layout: how the files were assigned to splits, if the user gave them.
     """

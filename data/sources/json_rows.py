@@ -22,6 +22,15 @@ def _integer(digits: str) -> int | float:
 _DECODER = json.JSONDecoder(parse_int=_integer)
 
 
+def _decoded(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        raise
+    except ValueError:  # an integer of more digits than Python converts: slower, so not for all
+        return _DECODER.decode(text)
+
+
 class JSONLines(Rows):
     """A file with one JSON object per line; blank lines are skipped."""
 
@@ -30,7 +39,7 @@ class JSONLines(Rows):
             where = f"{self.path}, line {number}"
             text = decode(line, self.invalid_utf8, where).removeprefix("\ufeff")
             try:
-                record = _DECODER.decode(text)
+                record = _decoded(text)
             except (json.JSONDecodeError, RecursionError) as error:
                 column = f", column {error.colno}" if isinstance(error, ValueError) else ""
                 raise UsageError(f"{where} is no JSON: {_reason(error)}{column}") from None

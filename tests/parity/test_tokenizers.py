@@ -11,12 +11,15 @@ import transformers
 
 from configs.schema.config import Config
 from data.codecs.tokenizers import Tokenizer
+from data.sources.documents import pieces
+from data.text import encode_documents
 from inference.predictors.classification import TextClassification
 from inference.predictors.completion import TextCompletion
 from inference.requests import Request, Sampling
 from interop.converting import read_weights
 from interop.families import describe
 from parallel.mesh import flat_mesh
+from tests.data.splitters import LONG, SPLITTERS
 from tests.interop import folders
 from tests.interop.foreign import FAMILIES, TEXT, write_tokenizer
 
@@ -36,6 +39,17 @@ def test_ids_of_texts_are_the_same_whole_and_cut(family, tmp_path):
         assert ids.tolist() == theirs(text, add_special_tokens=False)["input_ids"]
         cut = theirs(text, truncation=True, max_length=LENGTH)["input_ids"]
         assert ours.framed(ids, LENGTH).tolist() == cut
+
+
+@pytest.mark.parametrize("name", SPLITTERS)
+def test_ids_of_long_documents_are_those_of_the_whole(name, tmp_path):
+    path = tmp_path / "tokenizer.json"
+    SPLITTERS[name]().save(str(path))
+    ours = Tokenizer.load(path)
+    theirs = transformers.PreTrainedTokenizerFast(tokenizer_file=str(path))
+    for text in LONG.values():
+        parts = [ids for _, ids in encode_documents(enumerate(pieces([text])), ours)]
+        assert np.concatenate(parts).tolist() == theirs(text)["input_ids"]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
