@@ -89,12 +89,14 @@ class ImageFileCodec(ExampleCodec):
     A record is the label (int32, little endian), then the bytes of the file.
 
     shape: height, width and channels after decoding.
-    crop_ratio, augmentation: as in `config.data`.
+    crop_ratio, augmentation, resize, interpolation: as in `config.data`.
     """
 
     shape: ImageShape
     crop_ratio: float
     augmentation: Any
+    resize: str = "crop"
+    interpolation: str = "bicubic"
     dtype = np.dtype(object)
     is_expensive = True
 
@@ -125,13 +127,15 @@ class ImageFileCodec(ExampleCodec):
         return _batch(images, labels)
 
     def _picture(self, file: bytes, random: np.random.Generator | None) -> NDArray[np.uint8]:
+        names = ("crop_ratio", "resize", "interpolation")
+        view = {name: getattr(self, name) for name in names}
         if random is None:
-            return decode_picture(file, self.shape, crop_ratio=self.crop_ratio)
+            return decode_picture(file, self.shape, **view)
         choose = None
         if self.augmentation.crop == "random_resized":
             target = self.shape[1::-1]
             choose = lambda size: random_box(size, target, random, self.augmentation)  # noqa: E731
-        picture = decode_picture(file, self.shape, crop_ratio=self.crop_ratio, choose=choose)
+        picture = decode_picture(file, self.shape, choose=choose, **view)
         return augment(picture, random, self.augmentation)
 
 
@@ -161,7 +165,12 @@ class PicturePreparation:
     def cache_key(self) -> dict[str, Any]:
         named = ("image_size", "channels", "crop_ratio", "decoded", "decoded_bytes")
         key = {name: getattr(self.settings, name) for name in named}
-        return {"pictures": VERSION, "random_resized": self._random_resized, **key}
+        return {
+            "pictures": VERSION,
+            "random_resized": self._random_resized,
+            **key,
+            **self._unusual_view,
+        }
 
     def write(
         self,
@@ -194,6 +203,7 @@ class PicturePreparation:
             metadata["splits"][split] = {"examples": count, "broken": broken.count - before}
         broken.check_splits(metadata["splits"])
         decided = [hashes, shape, self.source.classes, self.settings.crop_ratio]
+        decided += sorted(self._unusual_view.items())
         noted = {"notes": warnings, "broken": broken.messages}
         return {"fingerprint": digest(decided), **noted, **metadata}
 
@@ -220,12 +230,20 @@ class PicturePreparation:
     def _random_resized(self) -> bool:
         return self.settings.augmentation.crop == "random_resized"
 
+    @property
+    def _unusual_view(self) -> dict[str, str]:
+        """Return how pictures are resized, if not as usual: what was prepared before stays."""
+        usual = {"resize": "crop", "interpolation": "bicubic"}
+        found = {name: getattr(self.settings, name) for name in usual}
+        return {name: value for name, value in found.items() if value != usual[name]}
+
     def _codec(self, split: str, metadata: Mapping[str, Any]) -> PixelCodec | ImageFileCodec:
         """Return the codec of a split. Random-resized crops need files, even for raw pixels."""
         shape, augmentation = tuple(metadata["shape"]), self.settings.augmentation
         if metadata["as_pixels"] and not (split == "train" and self._random_resized):
             return PixelCodec(shape, augmentation)
-        return ImageFileCodec(shape, self.settings.crop_ratio, augmentation)
+        view = self.settings.view
+        return ImageFileCodec(shape, view.pop("crop_ratio"), augmentation, **view)
 
     def _records(
         self,
@@ -242,7 +260,7 @@ class PicturePreparation:
         is appended to `names`.
         """
         codec = self._codec(split, metadata)
-        store = partial(_store, codec, self.settings.crop_ratio, metadata["as_pixels"])
+        store = partial(_store, codec, self.settings.view, metadata["as_pixels"])
         stage = f"decoding {split}"
         with ThreadPoolExecutor(os.cpu_count()) as threads:
             for group in read_blocks(pictures, _AT_ONCE, progress, stage, "pictures"):
@@ -296,7 +314,7 @@ def _kept_side(shape: ImageShape, crop_ratio: float) -> int:
 
 def _store(
     codec: PixelCodec | ImageFileCodec,
-    crop_ratio: float,
+    view: Mapping[str, Any],
     as_pixels: bool,
     picture: Mapping[str, Any],
 ) -> Any:
@@ -306,15 +324,16 @@ def _store(
         return "it has no label"
     try:
         if isinstance(codec, PixelCodec):
-            return decode_picture(encoded, codec.shape, crop_ratio=crop_ratio), label
+            return decode_picture(encoded, codec.shape, **view), label
         if as_pixels:
             width, height = picture_size(encoded)
-            scale = min(1.0, _kept_side(codec.shape, crop_ratio) / min(width, height))
+            scale = min(1.0, _kept_side(codec.shape, view["crop_ratio"]) / min(width, height))
             shape = (round(height * scale), round(width * scale), codec.shape[2])
-            pixels = decode_picture(encoded, shape, choose=lambda size: (0, 0, *size))
+            whole = partial(decode_picture, choose=lambda size: (0, 0, *size))
+            pixels = whole(encoded, shape, interpolation=view["interpolation"])
             encoded = encode_picture(pixels, "ppm")
         else:
-            decode_picture(encoded, codec.shape, crop_ratio=crop_ratio)
+            decode_picture(encoded, codec.shape, **view)
     except ValueError as error:
         return str(error)
     return _label_bytes(label) + encoded

@@ -105,6 +105,17 @@ class Pictures(Source):
         "Size of the central crop in evaluation, relative to the largest central crop that fits.",
         aliases=("crop_pct", "center_crop", "centre_crop"),
     )
+    resize: Literal["crop", "squeeze"] = field(
+        "crop",
+        "What evaluation sees of a picture with another shape than the model's. crop: the middle, "
+        "undistorted; squeeze: all of it, distorted.",
+        aliases=("resize_mode", "crop_mode"),
+    )
+    interpolation: Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"] = field(
+        "bicubic",
+        "How pixels are interpolated when pictures are resized, as in Pillow.",
+        aliases=("resample",),
+    )
     decoded: Literal["auto", "arrays", "files"] = field(
         "auto",
         "How prepared pictures are stored. arrays: decoded pixels; files: encoded, and decoded at "
@@ -120,6 +131,11 @@ class Pictures(Source):
         0.05, "Largest share of pictures that may be unreadable; with more, data preparation fails."
     )
     augmentation: Augmentation = field(Augmentation(), "Random augmentation of training pictures.")
+
+    @property
+    def view(self) -> dict[str, Any]:
+        """Return what of a picture evaluation sees, as arguments of `decode_picture`."""
+        return {name: getattr(self, name) for name in ("crop_ratio", "resize", "interpolation")}
 
     def unused_fields(self) -> dict[str, str]:
         if self.decoded == "auto":
