@@ -41,14 +41,15 @@ def check_recipe(folder: str | Path, config: Config) -> None:
 
 
 def _check_recipe(opened: Folder, config: Config) -> None:
-    folder, found = opened.path, describe(opened)
-    holds = f"train.initialize_from={folder} holds a {found.family}"
+    folder = opened.path
     for name in config.train.ignore_fields:
         if name not in opened.left_out():
             raise UsageError(
                 f"train.ignore_fields has {name}, which neither {CONFIG} nor {PREPROCESSOR} of "
                 f"{folder} has"
             )
+    found = describe(opened)
+    holds = f"train.initialize_from={folder} holds a {found.family}"
     _check_use(found, config, holds)
     if config.train.initialize_step != "latest":
         raise UsageError(f"train.initialize_step is for workdirs, and {holds}: leave it out")

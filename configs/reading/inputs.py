@@ -76,8 +76,8 @@ def check_pretrained(config: Config) -> None:
     is_other = source is None or (os.path.exists(source) and not is_hugging_face(source))
     if config.train.ignore_fields and is_other:
         raise UsageError(
-            "train.ignore_fields is for a folder of Hugging Face, and train.initialize_from="
-            f"{'none' if source is None else source} is none: leave it out"
+            "train.ignore_fields is for a folder of Hugging Face: with train.initialize_from="
+            f"{'none' if source is None else source}, leave it out"
         )
     if source is None:
         return

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 from configs.errors import UsageError
+from configs.reading.inputs import check_pretrained
 from configs.reading.recipes import load_config
 from interop.checking import check_recipe
 from interop.families import describe
 from interop.loading import load_weights
+from tests.golden.workdirs import WORKDIRS
 from tests.interop import folders, pairs
 from tests.interop.foreign import write_tokenizer
 
@@ -159,6 +161,15 @@ def test_a_name_that_no_file_has_is_refused(tmp_path):
     config = recipe(**{"train.ignore_fields": "logit_scal"})
     with pytest.raises(UsageError, match="ignore_fields has logit_scal, which neither config"):
         check_recipe(folder, config)
+
+
+@pytest.mark.parametrize("origin", ["none", str(WORKDIRS / "attention_text")])
+def test_fields_are_ignored_of_folders_of_hugging_face_alone(tmp_path, origin):
+    (tmp_path / "recipe.py").write_text(RECIPE)
+    fields = {"train.ignore_fields": "a", "train.initialize_from": origin}
+    config = load_config(tmp_path / "recipe.py", fields, inputs=False)
+    with pytest.raises(UsageError, match=f"with train.initialize_from={origin}, leave it out"):
+        check_pretrained(config)
 
 
 DEEP = {
