@@ -41,7 +41,7 @@ COMMON = (
     "suppress_tokens", "begin_suppress_tokens", "num_assistant_tokens*",
     "assistant_confidence_threshold", "assistant_lookbehind", "target_lookbehind",
     "num_beam_groups", "diversity_penalty", "max_length", "min_length", "max_new_tokens",
-    "force_bos_token_to_be_generated",
+    "renormalize_logits", "force_bos_token_to_be_generated",
 )  # fmt: skip
 """Patterns of names in config.json of every family."""
 
@@ -64,7 +64,7 @@ OF_FAMILY: Mapping[str, Sequence[str]] = {
     ),
     "eurobert": ("classifier_pooling", "clf_pooling"),
     "vit": PICTURES,
-    "siglip": (*PICTURES, "text_config", "vision_use_head", "logit_scale_init_value"),
+    "siglip": (*PICTURES, "text_config", "vision_use_head", "projection_dim"),
     "resnet": PICTURES,
     "convnext": PICTURES,
     "convnextv2": PICTURES,
