@@ -69,7 +69,7 @@ def make(folder: Path, name: str) -> torch.nn.Module:
 def test_pictures_and_scores_are_those_of_their_processor(tmp_path, name, shape):
     theirs = make(tmp_path, name)
     rows, columns = np.mgrid[: shape[0], : shape[1]]
-    waves = [np.sin(rows / (5 + c)) + np.cos(columns / (9 - c)) for c in range(3)]
+    waves = [np.sin(rows / (15 + c)) + np.cos(columns / (19 - c)) for c in range(3)]
     pixels = (127 + 60 * np.stack(waves, -1)).astype(np.uint8)
     processor = transformers.AutoImageProcessor.from_pretrained(tmp_path)
     with torch.no_grad():
