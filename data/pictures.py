@@ -89,12 +89,14 @@ class ImageFileCodec(ExampleCodec):
     A record is the label (int32, little endian), then the bytes of the file.
 
     shape: height, width and channels after decoding.
-    crop_ratio, augmentation, max_value: as in `config.data`.
+    crop_ratio, augmentation, resize, interpolation, max_value: as in `config.data`.
     """
 
     shape: ImageShape
     crop_ratio: float
     augmentation: Any
+    resize: str = "crop"
+    interpolation: str = "bicubic"
     max_value: float | None = None
     dtype = np.dtype(object)
     is_expensive = True
@@ -126,13 +128,13 @@ class ImageFileCodec(ExampleCodec):
         return _batch(images, labels)
 
     def _picture(self, file: bytes, random: np.random.Generator | None) -> NDArray[np.uint8]:
+        names = ("crop_ratio", "resize", "interpolation", "max_value")
+        view = {name: getattr(self, name) for name in names}
         choose = None
         if random is not None and self.augmentation.crop == "random_resized":
             target = self.shape[1::-1]
             choose = lambda size: random_box(size, target, random, self.augmentation)  # noqa: E731
-        picture = decode_picture(
-            file, self.shape, crop_ratio=self.crop_ratio, choose=choose, max_value=self.max_value
-        )
+        picture = decode_picture(file, self.shape, choose=choose, **view)
         return picture if random is None else augment(picture, random, self.augmentation)
 
 
@@ -163,7 +165,12 @@ class PicturePreparation:
         pixels = ("image_size", "channels", "crop_ratio", "max_value")
         named = (*pixels, "decoded", "decoded_bytes")
         key = {name: getattr(self.settings, name) for name in named}
-        return {"pictures": VERSION, "random_resized": self._random_resized, **key}
+        return {
+            "pictures": VERSION,
+            "random_resized": self._random_resized,
+            **key,
+            **self._unusual_view,
+        }
 
     def write(
         self,
@@ -200,6 +207,7 @@ class PicturePreparation:
             decided.append([[*what, count] for what, (count, _) in noted.items()])
         if self.settings.max_value is not None:
             decided.append(self.settings.max_value)
+        decided += sorted(self._unusual_view.items())
         warnings += [
             f"{count:,} of {len(labelled[split]):,} pictures of {split} {note}; such as {name}"
             for (split, note), (count, name) in noted.items()
@@ -230,13 +238,20 @@ class PicturePreparation:
     def _random_resized(self) -> bool:
         return self.settings.augmentation.crop == "random_resized"
 
+    @property
+    def _unusual_view(self) -> dict[str, str]:
+        """Return how pictures are resized, if not as usual: what was prepared before stays."""
+        usual = {"resize": "crop", "interpolation": "bicubic"}
+        found = {name: getattr(self.settings, name) for name in usual}
+        return {name: value for name, value in found.items() if value != usual[name]}
+
     def _codec(self, split: str, metadata: Mapping[str, Any]) -> PixelCodec | ImageFileCodec:
         """Return the codec of a split. Random-resized crops need files, even for raw pixels."""
         shape, augmentation = tuple(metadata["shape"]), self.settings.augmentation
         if metadata["as_pixels"] and not (split == "train" and self._random_resized):
             return PixelCodec(shape, augmentation)
-        settings = self.settings
-        return ImageFileCodec(shape, settings.crop_ratio, augmentation, settings.max_value)
+        view = self.settings.view
+        return ImageFileCodec(shape, view.pop("crop_ratio"), augmentation, **view)
 
     def _records(
         self,
@@ -255,7 +270,7 @@ class PicturePreparation:
         with the first image that has it.
         """
         codec = self._codec(split, metadata)
-        store = partial(_store, codec, self.settings, metadata["as_pixels"])
+        store = partial(_store, codec, self.settings.view, metadata["as_pixels"])
         stage = f"decoding {split}"
         with ThreadPoolExecutor(os.cpu_count()) as threads:
             for group in read_blocks(pictures, _AT_ONCE, progress, stage, "pictures"):
@@ -312,27 +327,27 @@ def _kept_side(shape: ImageShape, crop_ratio: float) -> int:
 
 def _store(
     codec: PixelCodec | ImageFileCodec,
-    settings: Any,
+    view: Mapping[str, Any],
     as_pixels: bool,
     picture: Mapping[str, Any],
 ) -> tuple[Any, list[str]]:
     """Return the record of an image, or the reason why it can't be decoded, as a string; and the
     decoder's notes."""
     encoded, label, notes = picture["image"], picture["label"], list[str]()
-    decode = partial(decode_picture, max_value=settings.max_value, notes=notes)
+    decode = partial(decode_picture, notes=notes)
     if label < 0:
         return "it has no label", []
     try:
         if isinstance(codec, PixelCodec):
-            return (decode(encoded, codec.shape, crop_ratio=settings.crop_ratio), label), notes
+            return (decode(encoded, codec.shape, **view), label), notes
         if as_pixels:
             width, height = picture_size(encoded)
-            scale = min(1.0, _kept_side(codec.shape, settings.crop_ratio) / min(width, height))
+            scale = min(1.0, _kept_side(codec.shape, view["crop_ratio"]) / min(width, height))
             shape = (round(height * scale), round(width * scale), codec.shape[2])
-            pixels = decode(encoded, shape, choose=lambda size: (0, 0, *size))
+            pixels = decode(encoded, shape, choose=lambda size: (0, 0, *size), **view)
             encoded = encode_picture(pixels, "ppm")
         else:
-            decode(encoded, codec.shape, crop_ratio=settings.crop_ratio)
+            decode(encoded, codec.shape, **view)
     except ValueError as error:
         return str(error), []
     return _label_bytes(label) + encoded, notes

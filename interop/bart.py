@@ -137,6 +137,11 @@ def _lengths(learned_positions: bool) -> Row:
     return Custom(read, lambda ours: {"max_position_embeddings": _longest(ours)})
 
 
+def _read_target_vocabulary(config: JsonFields) -> Settings:
+    config.require(decoder_vocab_size=[config.value("vocab_size"), None])
+    return {}
+
+
 def _more(folder: Folder, found: Settings) -> Settings:
     """Check that the head has no bias."""
     if BIAS in folder.names and np.any(folder.tensor(BIAS)):
@@ -224,6 +229,7 @@ MARIAN = _family(
     "marian",
     "MarianMTModel",
     Theirs({"share_encoder_decoder_embeddings": [True]}),
+    Custom(_read_target_vocabulary, lambda ours: {}),
     positions="sinusoidal",
     pre_norm=False,
     finish=_with_sinusoids,

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from configs.errors import UsageError
+from configs.errors import UsageError, blaming
 from configs.reading.inputs import TOKENIZER
 from configs.schema.config import Config
 from configs.schema.model import ARCHITECTURES
@@ -13,7 +13,9 @@ from configs.schema.settings import kind_name
 from interop.description import Description
 from interop.families import describe
 from interop.family import resolved
+from interop.folder import CONFIG, PREPROCESSOR, Folder
 from interop.json_fields import JsonFields
+from interop.pointers import refuse_pointer
 
 MODEL = "model."
 """Prefix of the names of fields of the section `model`."""
@@ -34,7 +36,19 @@ def check_recipe(folder: str | Path, config: Config) -> None:
     Raises `configs.UsageError` as `describe` does. Also raises it if a field differs; the message
     names the fields that differ and the overrides to give.
     """
-    found = describe(folder)
+    with blaming(f"train.initialize_from={folder} can't be read"):
+        _check_recipe(Folder(folder, config.train.ignore_fields), config)
+
+
+def _check_recipe(opened: Folder, config: Config) -> None:
+    folder = opened.path
+    for name in config.train.ignore_fields:
+        if name not in opened.left_out():
+            raise UsageError(
+                f"train.ignore_fields has {name}, which neither {CONFIG} nor {PREPROCESSOR} of "
+                f"{folder} has"
+            )
+    found = describe(opened)
     holds = f"train.initialize_from={folder} holds a {found.family}"
     _check_use(found, config, holds)
     if config.train.initialize_step != "latest":
@@ -48,10 +62,12 @@ def check_recipe(folder: str | Path, config: Config) -> None:
         raise UsageError(f"{holds}, which this recipe does not fit: {values}; give {flags}")
 
 
-def check_image_shape(folder: str | Path, shape: tuple[int, int, int]) -> None:
+def check_image_shape(
+    folder: str | Path, shape: tuple[int, int, int], found: Description | None = None
+) -> None:
     """Raise `UsageError` unless the model in `folder` reads images of `shape`, the shape (height,
-    width, channels) of the prepared data."""
-    found = describe(folder)
+    width, channels) of the prepared data. found: the description of the model, if it was read."""
+    found = found or describe(folder)
     theirs = found.data_spec.image_shape
     assert theirs is not None
     if found.any_image_size:
@@ -100,6 +116,7 @@ def _data_fields(folder: str | Path, found: Description, config: Config) -> dict
     data: Any = config.data  # its fields depend on the source
     needed: dict[str, Any] = {}
     tokenizer, file = getattr(data, "tokenizer", None), Path(folder) / TOKENIZER
+    refuse_pointer(file)
     if tokenizer is not None and (tokenizer.kind != "file" or tokenizer.path is None):
         if not file.is_file():
             raise UsageError(

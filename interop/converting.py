@@ -36,7 +36,7 @@ class Weights:
 
 
 def read_weights(
-    folder: str | Path,
+    folder: str | Path | Folder,
     shapes: Tree,
     statistics: Tree | None = None,
     *,
@@ -59,7 +59,7 @@ def read_weights(
     Raises `configs.UsageError` as `describe` does. Also raises it for a tensor or parameter that
     has no counterpart or a different shape; the message names it.
     """
-    opened = Folder(folder)
+    opened = folder if isinstance(folder, Folder) else Folder(folder)
     table = table_of(describe(opened).family)
     of_params, of_statistics = (flatten_dict(tree, sep=".") for tree in (shapes, statistics or {}))
     leaves = of_params | of_statistics

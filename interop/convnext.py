@@ -12,12 +12,7 @@ from interop.fields import Custom, Float, Ours, Settings, Theirs, Unsupported
 from interop.fields import Row as FieldRow
 from interop.folder import Folder
 from interop.json_fields import JsonFields
-from interop.pictures import (
-    pixel_settings,
-    prepared_image_shape,
-    read_image_shape,
-    write_image_shape,
-)
+from interop.pictures import picture_settings, read_image_shape, write_image_shape
 from interop.tables import Numbers, Reshape, Row, Table, convolution, linear, norm
 
 BLOCK, THEIRS = "stages.{stage}.{layer}", "encoder.stages.{stage}.layers.{layer}"
@@ -105,16 +100,13 @@ def _read_layer_scale(config: JsonFields) -> Settings:
 
 def more(folder: Folder, found: Settings) -> Settings:
     """Return the settings that config.json does not show, and check the size of the pictures."""
-    found = {**found, **prepared_image_shape(folder, found)}
-    height, width, _ = shape = found["data.image_shape"]
+    pictures = picture_settings(folder, found, "ConvNext", any_size=True)
+    found = {**found, **pictures}
+    height, width, _ = found["data.image_shape"]
     step = _step(found)
     if height % step or width % step:
         folder.config.reject("image_size", f"sides must be multiples of {step}, for equal numbers")
-    return {
-        "data.num_classes": class_count(folder),
-        "data.image_shape": shape,
-        **pixel_settings(folder),
-    }
+    return {"data.num_classes": class_count(folder), **pictures}
 
 
 COMMON_FIELDS: Sequence[FieldRow] = (

@@ -20,7 +20,7 @@ from interop.exported import FOREIGN, Exported
 from interop.families import describe
 from interop.folder import CHAT_TEMPLATE, CONFIG, GENERATION, TOKENIZER_CONFIG, Folder
 from interop.json_fields import JsonFields
-from interop.pictures import PREPROCESSOR
+from interop.pointers import refuse_pointer
 from parallel.environment import guess_platform
 
 TASKS = {
@@ -33,9 +33,6 @@ TASKS = {
 
 USUAL_CONTEXT = 2048
 """Tokens that a model of text can attend to, if its folder does not say."""
-
-SEEN_WHOLE = 384
-"""Pixels of a side from which on `crop_pct` of preprocessor_config.json has no effect."""
 
 MOST_SERVED = 4096
 """Tokens of a prompt and its answer, at most, for which a server has room unless it is told
@@ -110,6 +107,7 @@ def load_tokenizer(path: Path, special: SpecialTokens | None) -> Tokenizer:
 
 
 def _require_tokenizer(path: Path) -> None:
+    refuse_pointer(path)
     if not path.is_file():
         raise UsageError(
             f"{path} is missing, and the model reads no other tokens than its own: let "
@@ -143,25 +141,8 @@ def _of_pictures(found: Description, folder: Folder) -> tuple[dict[str, Any], di
         raise UsageError(
             f"{folder.path} sees pictures of {height} x {width}, and here they are square"
         )
-    data = {"image_size": height, "channels": channels, "crop_ratio": _crop_ratio(folder)}
+    data = {"image_size": height, "channels": channels, **found.preparation}
     return data, {"image_shape": (height, width, channels)}
-
-
-def _crop_ratio(folder: Folder) -> float:
-    """Return which part of a picture's short side is seen, by preprocessor_config.json."""
-    config = folder.json_file(PREPROCESSOR)
-    if config is None:
-        return 1.0
-    ratio, size = config.value("crop_pct", None), config.value("size", None)
-    edge = size.get("shortest_edge") if isinstance(size, dict) else size
-    if ratio is not None and isinstance(edge, int) and edge >= SEEN_WHOLE:
-        return 1.0
-    if ratio is None and config.value("do_center_crop", False):
-        crop = config.value("crop_size", None)
-        height = crop.get("height") if isinstance(crop, dict) else crop
-        if isinstance(height, int) and isinstance(edge, int):
-            ratio = height / max(edge, 1)
-    return min(max(ratio, 0.1), 1.0) if isinstance(ratio, int | float) else 1.0
 
 
 def _of_text(

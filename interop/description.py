@@ -1,6 +1,7 @@
 """Describes the model in a Hugging Face folder in terms of our configuration."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from configs.data_spec import DataSpec
@@ -16,12 +17,14 @@ class Description:
     `data_spec`: the data sizes that the weights require, which are some of `vocabulary_size`,
         `max_source_length`, `max_length`, `image_shape` and `num_classes`.
     `any_image_size`: whether the weights fit images of another height and width too.
+    `preparation`: the fields of the section `data` that prepare pictures as the folder says.
     """
 
     family: str
     settings: dict[str, Any]
     data_spec: DataSpec
     any_image_size: bool = False
+    preparation: Mapping[str, Any] = field(default_factory=dict)
 
 
 COMMON_SETTINGS = {

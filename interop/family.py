@@ -10,6 +10,7 @@ from configs.data_spec import DataSpec
 from interop.description import Description
 from interop.fields import Ours, Row, Settings, Unsupported, read_fields, write_fields
 from interop.folder import Folder
+from interop.pictures import PREPARED, data_fields
 from interop.tables import Table
 
 DATA = "data."
@@ -59,8 +60,10 @@ class Family:
         found = read_fields(self.fields, folder.config)
         found |= self.more(folder, found)
         sizes = {n.removeprefix(DATA): v for n, v in found.items() if n.startswith(DATA)}
-        settings = {name: value for name, value in found.items() if not name.startswith(DATA)}
-        return Description(self.name, settings, DataSpec(**sizes), self.any_image_size)
+        settings = {n: v for n, v in found.items() if not n.startswith((DATA, PREPARED))}
+        return Description(
+            self.name, settings, DataSpec(**sizes), self.any_image_size, data_fields(found)
+        )
 
     def configure(self, settings: Settings, data_spec: DataSpec, output: str) -> dict[str, Any]:
         """Return config.json for a model of ours: the inverse of `describe`.

@@ -1,5 +1,6 @@
 """Reads a folder that `save_pretrained` wrote: config.json, and tensors in safetensors files."""
 
+from collections.abc import Collection
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
@@ -7,11 +8,12 @@ from typing import Any, NoReturn
 import ml_dtypes  # noqa: F401  (adds bfloat16 to NumPy; many weights are stored in it)
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
-from configs.errors import UsageError
+from configs.errors import UsageError, blaming
 from configs.reading.inputs import TOKENIZER
 from interop.json_fields import JsonFields
+from interop.pointers import refuse_pointer
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -19,6 +21,8 @@ INDEX = "model.safetensors.index.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 GENERATION = "generation_config.json"
 CHAT_TEMPLATE = "chat_template.jinja"
+PREPROCESSOR = "preprocessor_config.json"
+ADAPTER_CONFIG = "adapter_config.json"
 
 _FLOAT_DTYPES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
 """NumPy's names of the dtypes that weights may have, by those of safetensors."""
@@ -28,19 +32,25 @@ class Folder:
     """Reads the folder of a model.
 
     The constructor reads only the headers of the safetensors files; `tensor` reads one tensor.
-    Raises `configs.UsageError` if the folder or a file is missing or damaged.
+    Raises `configs.UsageError` if the folder or a file is missing or damaged, or if the folder
+    holds an adapter.
+
+    leave_out: the dotted names of fields that count as missing in config.json and
+        preprocessor_config.json.
     """
 
-    def __init__(self, path: str | Path):
-        self.path = Path(path)
+    def __init__(self, path: str | Path, leave_out: Collection[str] = ()):
+        self.path, self._leave_out = Path(path), leave_out
+        self._json: dict[str, JsonFields] = {}
         if not self.path.is_dir():
             raise UsageError(f"{path} is no folder: give one that holds {CONFIG} and {WEIGHTS}")
+        self._refuse_adapter()
         self._files = self._find_files()
 
     @cached_property
     def config(self) -> JsonFields:
         """The fields of config.json."""
-        return JsonFields(self.path / CONFIG)
+        return JsonFields(self.path / CONFIG, leave_out=self._leave_out)
 
     @property
     def names(self) -> list[str]:
@@ -74,7 +84,17 @@ class Folder:
     def json_file(self, name: str) -> JsonFields | None:
         """Return the JSON file `name` of the folder; None if it does not exist."""
         path = self.path / name
-        return JsonFields(path) if path.exists() else None
+        if name not in self._json and path.exists():
+            leave_out = self._leave_out if name == PREPROCESSOR else ()
+            self._json[name] = JsonFields(path, leave_out=leave_out)
+        return self._json.get(name)
+
+    def left_out(self) -> dict[str, str]:
+        """Return the file of each field that was left out, by the field's dotted name."""
+        files = self.config, self.json_file(PREPROCESSOR)
+        return {
+            name: str(file.path) for file in files if file is not None for name in file.left_out
+        }
 
     def special_tokens(self) -> dict[str, int]:
         """Return the ids of the tokenizer's special tokens by their role, such as "mask", "bos" or
@@ -101,6 +121,23 @@ class Folder:
             return None
         names = tuple(str(labels[number]) for number in numbers)
         return None if all(name == f"LABEL_{n}" for n, name in enumerate(names)) else names
+
+    def _refuse_adapter(self) -> None:
+        """Raise `UsageError` if the folder holds an adapter of PEFT."""
+        path = self.path / ADAPTER_CONFIG
+        if not path.exists():
+            return
+        base = JsonFields(path).value("base_model_name_or_path", None)
+        beside = ", beside a model to which transformers adds it" if self._has_weights() else ""
+        raise UsageError(
+            f"{self.path} holds an adapter of PEFT for {base or 'a model that it does not name'}"
+            f"{beside}: give the folder of that model, or add the adapter to it and save both as "
+            "one model (PeftModel.from_pretrained(base, adapter).merge_and_unload()"
+            ".save_pretrained(...))"
+        )
+
+    def _has_weights(self) -> bool:
+        return any((self.path / name).exists() for name in (WEIGHTS, INDEX))
 
     def _find_files(self) -> dict[str, "_File"]:
         if (self.path / WEIGHTS).exists():
@@ -138,14 +175,14 @@ class _File:
         self.path = path
         if not path.exists():
             raise UsageError(f"{path} is missing")
-        try:
+        refuse_pointer(path)
+        with blaming(f"{path} is damaged"):
             self.open = safe_open(path, framework="numpy")
             self.names = sorted(self.open.keys())
-        except (SafetensorError, OSError) as error:
-            raise UsageError(f"{path} is damaged: {error}") from None
 
     def get_tensor(self, name: str) -> NDArray:
-        return np.asarray(self.open.get_tensor(name))
+        with blaming(f"{self.path} is damaged: {name}"):
+            return np.asarray(self.open.get_tensor(name))
 
     def __str__(self) -> str:
         return str(self.path)

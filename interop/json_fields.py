@@ -3,11 +3,12 @@
 import copy
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from configs.errors import UsageError
+from interop.pointers import refuse_pointer
 
 _REQUIRED = object()
 
@@ -17,11 +18,22 @@ class JsonFields:
 
     If a method gets no `default`, the field is required. Raises `UsageError` if the file is missing
     or damaged, or if a field is missing or has a value that is not allowed.
+
+    left_out: the fields that were left out, by their dotted names.
     """
 
-    def __init__(self, path: Path, values: dict[str, Any] | None = None):
-        """Read the fields. values: the fields of the file, if it was read already."""
+    def __init__(
+        self,
+        path: Path,
+        values: dict[str, Any] | None = None,
+        *,
+        leave_out: Collection[str] = (),
+    ):
+        """Read the fields. values: the fields of the file, if it was read already. leave_out: the
+        dotted names of fields that count as missing."""
         self.path, self._section = path, ""
+        if values is None:
+            refuse_pointer(path)
         try:
             read = json.loads(path.read_text(encoding="utf-8")) if values is None else values
         except FileNotFoundError:
@@ -30,7 +42,10 @@ class JsonFields:
             raise UsageError(f"{path} is damaged: {error}") from None
         if not isinstance(read, dict):
             raise UsageError(f"{path} is damaged: it holds no fields")
-        self._values = read
+        self.left_out: dict[str, Any] = {}
+        self._values = self._without(read, leave_out, "") if leave_out else read
+        self._asked: set[str] = set()
+        self._opened = {"": self._values}
 
     def __contains__(self, name: str) -> bool:
         return name in self._values
@@ -40,6 +55,7 @@ class JsonFields:
 
     def value(self, name: str, default: Any = _REQUIRED) -> Any:
         """Return the value of a field without checking its type."""
+        self._asked.add(self._section + name)
         if name not in self._values and default is _REQUIRED:
             raise UsageError(f"{self.path} is damaged: it has no {self._section}{name}")
         return self._values.get(name, default)
@@ -122,7 +138,20 @@ class JsonFields:
         """Return the fields of a nested section as such; without fields if it is missing."""
         fields = copy.copy(self)
         fields._values, fields._section = self.section(name), f"{self._section}{name}."
+        self._opened[fields._section] = fields._values
         return fields
+
+    def pass_over(self, *names: str) -> None:
+        """Count fields as read whose values don't matter."""
+        self._asked.update(self._section + name for name in names)
+
+    def unread(self) -> Iterator[tuple[str, str, Any]]:
+        """Yield the section, the name and the value of each field that nobody asked for: of the
+        file, and of the sections in it that `nested` opened. The section ends with a dot."""
+        for section, values in self._opened.items():
+            for name, value in values.items():
+                if section + name not in self._asked:
+                    yield section, name, value
 
     def sections(self, name: str) -> list["JsonFields"]:
         """Return the fields of each section of a list; empty if it is null or missing."""
@@ -157,6 +186,20 @@ class JsonFields:
         """
         value = json.dumps(self.value(name, None))
         raise UsageError(f"{self.path}: {self._section}{name}={value} can't be had here: {instead}")
+
+    def _without(
+        self, values: dict[str, Any], leave_out: Collection[str], section: str
+    ) -> dict[str, Any]:
+        """Return a section without the fields `leave_out`, which `left_out` then has."""
+        kept = {}
+        for name, value in values.items():
+            path = section + name
+            if path in leave_out:
+                self.left_out[path] = value
+            else:
+                is_section = isinstance(value, dict)
+                kept[name] = self._without(value, leave_out, f"{path}.") if is_section else value
+        return kept
 
     def _raise_type(self, name: str, value: Any, expected: str) -> NoReturn:
         raise UsageError(

@@ -6,7 +6,9 @@ from interop.fields import Bool, Custom, Float, Int, Ours, Settings, Theirs, Uns
 from interop.json_fields import JsonFields
 from interop.tables import OUT_OF_HEADS, Kernel, Row, Table, linear, norm
 
-SCALING = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
+LENGTH, LENGTH_NOW = "original_max_position_embeddings", "max_position_embeddings"
+
+SCALING = ("factor", "low_freq_factor", "high_freq_factor", LENGTH)
 """Hugging Face's names for the numbers in `model.rotary_scaling`, in the same order."""
 
 ROTARY = ("rope_theta", "rope_type", "type", "partial_rotary_factor", *SCALING)
@@ -72,21 +74,27 @@ def rotary(config: JsonFields) -> tuple[float, tuple[float, ...] | None]:
     """Return the base and the scaling of rotary positions; the scaling is None without one.
 
     Old versions of transformers write the fields `rope_theta` and `rope_scaling`; new versions
-    write both into `rope_parameters`. As in transformers, `rope_scaling` counts if a file has both.
-    Raises `UsageError` for settings that would change the numbers and that our models don't have.
+    write both into `rope_parameters`. As in transformers, `rope_scaling` alone counts if a file has
+    both, and a base that is not in that section is the file's. Raises `UsageError` for settings
+    that would change the numbers and that our models don't have.
     """
-    name = "rope_scaling" if config.section("rope_scaling") else "rope_parameters"
+    both = [name for name in ("rope_scaling", "rope_parameters") if config.section(name)]
+    name = both[0] if both else "rope_parameters"
     rope = config.nested(name)
     unknown = [key for key, value in rope if key not in ROTARY and value is not None]
     if unknown:
         config.reject(name, f"it has {', '.join(unknown)}, and only {', '.join(ROTARY)} are known")
     for fields in (config, rope):
         fields.require(partial_rotary_factor=[1.0, None])
+    config.pass_over("rope_theta")
+    rope.pass_over(*ROTARY)
     base = (rope if "rope_theta" in rope else config).positive_float("rope_theta", default=10000.0)
     kind = "rope_type" if "rope_type" in rope else "type"
     if not rope.lookup(kind, {"default": False, "llama3": True}, default="default"):
         return base, None
-    return base, tuple(rope.positive_float(key) for key in SCALING)
+    if LENGTH not in rope and LENGTH_NOW in config:  # as in transformers
+        return base, (*map(rope.positive_float, SCALING[:-1]), config.positive_float(LENGTH_NOW))
+    return base, tuple(map(rope.positive_float, SCALING))
 
 
 def heads(*, kv_heads: int | None = None, head_dim: int | None = None) -> Custom:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.data_spec import DataSpec
+from configs.errors import blaming
 from configs.schema.config import Config
 from interop.checking import check_image_shape, check_recipe
 from interop.converting import Weights, read_weights
@@ -39,22 +40,30 @@ def load_weights(
     mask token.
 
     The messages include a note if the folder has a chat template but a recipe of conversations sets
-    none. Raises `configs.UsageError` as `check_recipe` and `read_weights` do.
+    none, or if the recipe prepares pictures otherwise; and one for each field of
+    `train.ignore_fields`. Raises `configs.UsageError` as `check_recipe` and `read_weights` do.
     """
     check_recipe(folder, config)
-    opened = Folder(folder)
+    opened = Folder(folder, config.train.ignore_fields)
     found = describe(opened)
     if data_spec.image_shape is not None:
-        check_image_shape(folder, data_spec.image_shape)
-    weights = read_weights(
-        folder,
-        shapes,
-        statistics,
-        scanned=getattr(config.model, "scan_layers", False),
-        body_only=not _has_same_head(opened, found, data_spec),
-        tokens_like=tokens_like(opened, config, data_spec, separator),
-    )
-    return replace(weights, messages=(*weights.messages, *_unused_chat_template(opened, config)))
+        check_image_shape(folder, data_spec.image_shape, found)
+    with blaming(f"train.initialize_from={folder} can't be read"):
+        weights = read_weights(
+            opened,
+            shapes,
+            statistics,
+            scanned=getattr(config.model, "scan_layers", False),
+            body_only=not _has_same_head(opened, found, data_spec),
+            tokens_like=tokens_like(opened, config, data_spec, separator),
+        )
+    left_out = [
+        f"{name} of {file} is left out, as train.ignore_fields says"
+        for name, file in opened.left_out().items()
+    ]
+    unused = (*_unused_chat_template(opened, config), *_other_preparation(found, config))
+    messages = (*weights.messages, *left_out, *unused)
+    return replace(weights, messages=messages)
 
 
 def _has_same_head(folder: Folder, found: Description, data_spec: DataSpec) -> bool:
@@ -83,6 +92,15 @@ def tokens_like(
         assert data_spec.vocabulary_size is not None
         like[data_spec.vocabulary_size] = masks[0]
     return like
+
+
+def _other_preparation(found: Description, config: Config) -> tuple[str, ...]:
+    """Return a message if the recipe prepares pictures otherwise than the folder says."""
+    data = config.data.model_dump()
+    fields = {f"data.{n}={v}" for n, v in found.preparation.items() if data.get(n, v) != v}
+    if not fields:
+        return ()
+    return (f"its pictures were prepared with {' '.join(sorted(fields))}, and here otherwise",)
 
 
 def _unused_chat_template(folder: Folder, config: Config) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from configs.data_spec import DataSpec
-from configs.errors import UsageError
+from configs.errors import UsageError, blaming
 from configs.reading.inputs import TOKENIZER, is_hugging_face, path_hint, tokenizer_file
 from configs.reading.validation import build_config
 from configs.schema.config import Config
@@ -81,7 +81,8 @@ class Opened:
     def arrays(self, model_def: "ModelDef") -> tuple[Mapping[str, NDArray], Mapping[str, NDArray]]:
         """Read the parameters and the batch statistics, by their dotted names. Raises `UsageError`
         if one is missing, unknown or has another shape; the message names it."""
-        params, statistics = reader(self.exported.format).read_arrays(self.path, model_def)
+        with blaming(f"{self.path} can't be read"):
+            params, statistics = reader(self.exported.format).read_arrays(self.path, model_def)
         self._check(params, model_def.own_params)
         self._check(statistics, model_def.abstract_statistics)
         return params, statistics
@@ -183,7 +184,8 @@ def _description(path: Path) -> tuple[Exported, Path, Tokenizer | None]:
         raise UsageError(f"--from={path} is not there{path_hint(str(path))}")
     if path.is_file():
         if (file := file_reader(path)) is not None:
-            return file.read_description(path), path, None
+            with blaming(f"{path} can't be read"):
+                return file.read_description(path), path, None
         raise UsageError(f"--from={path} is a file: give its folder, {path.parent}")
     described = path / NAME
     if described.is_file():
@@ -194,7 +196,8 @@ def _description(path: Path) -> tuple[Exported, Path, Tokenizer | None]:
     if (path / "checkpoints").is_dir():
         raise UsageError(f"--from={path} is the workdir of a run: give --workdir={path}")
     if is_hugging_face(path):
-        exported, tokenizer = derive(path)
+        with blaming(f"{path} can't be read"):
+            exported, tokenizer = derive(path)
         return exported, path / CONFIG, tokenizer
     raise UsageError(
         f"--from={path} holds no model: it has neither {NAME} (of export.py) nor config.json and "

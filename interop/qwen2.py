@@ -15,6 +15,7 @@ WINDOW, FULL_LAYERS = 4096, 28
 
 def _read_windows(config: JsonFields) -> Settings:
     window = None
+    config.pass_over("sliding_window")  # It counts only with the next field.
     if config.boolean("use_sliding_window", default=False):
         window = config.positive_int("sliding_window", default=WINDOW)
     full, depth = config.value("max_window_layers", FULL_LAYERS), config.value("num_hidden_layers")

@@ -15,12 +15,7 @@ from interop.family import Family
 from interop.fields import Custom, Ours, Settings, Theirs, Unsupported
 from interop.folder import Folder
 from interop.json_fields import JsonFields
-from interop.pictures import (
-    pixel_settings,
-    prepared_image_shape,
-    read_image_shape,
-    write_image_shape,
-)
+from interop.pictures import picture_settings, read_image_shape, write_image_shape
 from interop.tables import FLAT, Kernel, Numbers, Row, Table, batch_norm, convolution
 from model.resnet_stages import EXPANSION, STAGES, WITHOUT_BOTTLENECK, has_large_stem
 
@@ -113,8 +108,8 @@ def _write_layers(ours: Settings) -> Settings:
 
 def _more(folder: Folder, found: Settings) -> Settings:
     count = class_count(folder, f"{CLASSIFIER}.weight")
-    shape = prepared_image_shape(folder, found)
-    return {"data.num_classes": count, **shape, **pixel_settings(folder)}
+    pictures = picture_settings(folder, found, "ConvNext", any_size=True)
+    return {"data.num_classes": count, **pictures}
 
 
 def _finish(tensors: Mapping[str, NDArray], config: Mapping[str, Any]) -> Mapping[str, NDArray]:

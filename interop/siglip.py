@@ -6,7 +6,7 @@ from interop.family import Family
 from interop.fields import Choice, Custom, Float, Int, Ours, Section, Settings, Unsupported
 from interop.folder import Folder
 from interop.json_fields import JsonFields
-from interop.pictures import pixel_settings
+from interop.pictures import picture_settings
 from interop.tables import OUT_OF_HEADS, Row, Table, convolution, linear, norm
 
 NO_TEXTS = {
@@ -51,7 +51,7 @@ def _write_image(ours: Settings) -> Settings:
 
 
 def _more(folder: Folder, found: Settings) -> Settings:
-    return {"data.num_classes": class_count(folder), **pixel_settings(folder)}
+    return {"data.num_classes": class_count(folder), **picture_settings(folder, found, "Siglip")}
 
 
 FAMILY = Family(

@@ -5,7 +5,7 @@ from interop.family import Family
 from interop.fields import Choice, Custom, Float, Int, Ours, Settings, Theirs
 from interop.folder import Folder
 from interop.json_fields import JsonFields
-from interop.pictures import pixel_settings, read_image_shape, write_image_shape
+from interop.pictures import picture_settings, read_image_shape, write_image_shape
 from interop.tables import OUT_OF_HEADS, Reshape, Row, Table, convolution, linear, norm
 
 BLOCK, THEIRS = "backbone.layers.{layer}", "encoder.layer.{layer}"
@@ -44,7 +44,7 @@ def _write_patches(ours: Settings) -> Settings:
 
 
 def _more(folder: Folder, found: Settings) -> Settings:
-    return {"data.num_classes": class_count(folder), **pixel_settings(folder)}
+    return {"data.num_classes": class_count(folder), **picture_settings(folder, found, "ViT")}
 
 
 FAMILY = Family(

@@ -73,6 +73,12 @@ def check_pretrained(config: Config) -> None:
             "train.lora.rank changes a trained model, and none is given: say which, "
             "--config.train.initialize_from=FOLDER"
         )
+    is_other = source is None or (os.path.exists(source) and not is_hugging_face(source))
+    if config.train.ignore_fields and is_other:
+        raise UsageError(
+            "train.ignore_fields is for a folder of Hugging Face: with train.initialize_from="
+            f"{'none' if source is None else source}, leave it out"
+        )
     if source is None:
         return
     named = f"train.initialize_from={source}"

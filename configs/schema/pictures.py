@@ -112,6 +112,17 @@ class Pictures(Source):
         "guess from its largest value, with a warning.",
         aliases=("maxval", "value_range", "data_range"),
     )
+    resize: Literal["crop", "squeeze"] = field(
+        "crop",
+        "What evaluation sees of a picture with another shape than the model's. crop: the middle, "
+        "undistorted; squeeze: all of it, distorted.",
+        aliases=("resize_mode", "crop_mode"),
+    )
+    interpolation: Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"] = field(
+        "bicubic",
+        "How pixels are interpolated when pictures are resized, as in Pillow.",
+        aliases=("resample",),
+    )
     decoded: Literal["auto", "arrays", "files"] = field(
         "auto",
         "How prepared pictures are stored. arrays: decoded pixels; files: encoded, and decoded at "
@@ -127,6 +138,12 @@ class Pictures(Source):
         0.05, "Largest share of pictures that may be unreadable; with more, data preparation fails."
     )
     augmentation: Augmentation = field(Augmentation(), "Random augmentation of training pictures.")
+
+    @property
+    def view(self) -> dict[str, Any]:
+        """Return what of a picture evaluation sees, as arguments of `decode_picture`."""
+        names = ("crop_ratio", "resize", "interpolation", "max_value")
+        return {name: getattr(self, name) for name in names}
 
     def unused_fields(self) -> dict[str, str]:
         if self.decoded == "auto":

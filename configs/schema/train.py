@@ -108,6 +108,14 @@ class Train(Settings):
         accepts="a step's number, latest or best",
         aliases=("pretrained_step",),
     )
+    ignore_fields: tuple[str, ...] = field(
+        (),
+        "Names of fields in config.json or preprocessor_config.json of the Hugging Face folder "
+        "train.initialize_from that count as missing, such as logit_scale or "
+        "rope_scaling.attention_factor. Without this, an unknown field is an error.",
+        accepts="names separated by commas, or ()",
+        aliases=("ignore_keys", "ignore_config_fields"),
+    )
     freeze: tuple[NamePattern, ...] = field(
         (),
         "Parameters that are not trained, such as embedding.*,backbone.layers.0.*.",

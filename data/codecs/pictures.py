@@ -60,6 +60,8 @@ def decode_picture(
     shape: ImageShape,
     *,
     crop_ratio: float = 1.0,
+    resize: str = "crop",
+    interpolation: str = "bicubic",
     choose: Callable[[Size], Box] | None = None,
     max_value: float | None = None,
     most_pixels: int | None = None,
@@ -71,6 +73,8 @@ def decode_picture(
         evaluation: the largest centered box with the aspect ratio of `shape`, its sides multiplied
         by `crop_ratio`.
     max_value: the value of white in grey images with more than 8 bits; None: see `_white`.
+    resize: "squeeze" if that box has the aspect ratio of the image instead, and is distorted.
+    interpolation: one of Pillow's, such as "bilinear".
     most_pixels: an image with more is refused before it is decoded, and so is one of a rare
         format.
     notes: a list that gets a text for all that is guessed or lost, such as "have negative values,
@@ -82,7 +86,8 @@ def decode_picture(
     `most_pixels` is given, MemoryError is raised if there is not enough memory.
     """
     height, width, channels = shape
-    choose = choose or (lambda size: middle(size, (width, height), crop_ratio))
+    target = (width, height) if resize == "crop" else None
+    choose = choose or (lambda size: middle(size, target or size, crop_ratio))
     notes = [] if notes is None else notes
     try:
         with _opened(encoded, most_pixels) as file:
@@ -109,7 +114,8 @@ def decode_picture(
         box = (box[0] * across, box[1] * down, box[2] * across, box[3] * down)
     box = (*box[:2], min(box[2], picture.width), min(box[3], picture.height))
     if picture.size != (width, height) or box != (0, 0, width, height):
-        picture = picture.resize((width, height), Image.Resampling.BICUBIC, box)
+        method = Image.Resampling[interpolation.upper()]
+        picture = picture.resize((width, height), method, box)
     return np.asarray(picture, np.uint8).reshape(shape)
 
 

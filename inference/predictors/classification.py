@@ -1,6 +1,6 @@
 """Predictors that label texts, images and recordings."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -102,8 +102,7 @@ class TextClassification(_Classification, PromptPredictor[Classified]):
 class PictureClassification(_Classification, FilePredictor[Classified]):
     """Labels each image, cropped and resized as in evaluation.
 
-    A central crop keeps `crop_ratio` of the short side. It is resized to `shape`: height, width,
-    channels. max_value: as in `config.data`.
+    shape: height, width and channels. view: arguments of `decode_picture`, such as `crop_ratio`.
     """
 
     required: ClassVar = {"input": "a picture file"}
@@ -111,24 +110,19 @@ class PictureClassification(_Classification, FilePredictor[Classified]):
     batch_size = BATCH_SIZE
 
     def __init__(
-        self,
-        shape: tuple[int, int, int],
-        crop_ratio: float,
-        classes: Sequence[str],
-        max_value: float | None = None,
+        self, shape: tuple[int, int, int], classes: Sequence[str], view: Mapping[str, Any]
     ):
         from data.codecs.pictures import decode_picture
 
         self.shape = shape
-        self.read = partial(decode_picture, shape=shape, crop_ratio=crop_ratio, max_value=max_value)
+        self.read = partial(decode_picture, shape=shape, **view)
         self._classifier = Classifier(classes, lambda model, images: model(images, train=False))
 
     @classmethod
     def of(cls, model_def: "ModelDef", tokenizer: "Tokenizer | None") -> Self:
         spec, data = model_def.data_spec, model_def.config.data
         assert isinstance(data, Pictures)
-        shape, classes = spec.require("image_shape"), spec.require("classes")
-        return cls(shape, data.crop_ratio, classes, data.max_value)
+        return cls(spec.require("image_shape"), spec.require("classes"), data.view)
 
     def predict_contents(
         self, module: "nnx.Module", names: Sequence[str], contents: Sequence[np.ndarray]

@@ -10,13 +10,13 @@ from safetensors.numpy import save_file
 
 from configs.errors import UsageError
 from interop.family import Family
-from interop.folder import CONFIG
+from interop.folder import ADAPTER_CONFIG, CONFIG
 from interop.formats.source import Source
 from interop.param_layout import param_layout, stack_of
 from interop.tables import Kernel, Row, Scaled
 from training.trees import matching
 
-ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 PREFIX = "base_model.model."
 """What PEFT writes before the name of each module."""

@@ -22,10 +22,10 @@ from data.codecs.chat import TEMPLATE, ChatEncoder
 from data.codecs.tokenizers import Tokenizer
 from interop.chat_template import missing_opening
 from interop.converting import to_tensors
-from interop.exported import Exported
 from interop.families import FAMILIES
 from interop.family import resolved
 from interop.fields import Unsupported
+from interop.formats.gguf_file import DESCRIPTION, TOKENIZER, library, opened
 from interop.formats.native import description
 from interop.formats.registry import Arrays
 from interop.formats.source import Source
@@ -37,10 +37,8 @@ from training.model_def import ModelDef
 from training.trees import flat, nested
 
 if TYPE_CHECKING:
-    from gguf import GGUFReader, GGUFWriter
+    from gguf import GGUFWriter
 
-DESCRIPTION = "triform.description"
-TOKENIZER = "tokenizer.huggingface.json"
 SUPPRESSED = "tokenizer.ggml.suppress_tokens"
 ROTARY_FACTORS = "rope_freqs.weight"
 
@@ -111,7 +109,7 @@ def _target(config: Config, data_spec: DataSpec) -> Target | str:
 def write(source: Source, out: Path) -> Sequence[str]:
     """Write the file `out`. Raises `UsageError` if the package gguf is missing, or if llama.cpp has
     no tokenizer like the model's."""
-    gguf = _library()
+    gguf = library()
     target = _target(source.config, source.data_spec)
     assert isinstance(target, Target)
     if source.tokenizer is None:
@@ -229,7 +227,7 @@ def _tensors(source: Source, target: Target) -> dict[str, NDArray]:
 
 def _names(target: Target, depth: int) -> Callable[[str], str]:
     """Return the function from the names of Hugging Face to those of llama.cpp."""
-    gguf = _library()
+    gguf = library()
     arch = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == target.name)
     table = gguf.get_tensor_name_map(arch, depth)
 
@@ -255,16 +253,6 @@ def _heads(name: str, model: Decoder, target: Target) -> int | None:
     return None
 
 
-def read_description(path: Path) -> Exported:
-    """Return the description of a file. Raises `UsageError` if it is damaged or not ours."""
-    return _description(_opened(path), path)
-
-
-def read_tokenizer(path: Path) -> str:
-    """Return the text of tokenizer.json. Raises `UsageError` if the file is damaged or not ours."""
-    return _text(_opened(path), TOKENIZER, path)
-
-
 def read_arrays(path: Path, model_def: ModelDef) -> Arrays:
     """Return the parameters of the model `model_def` and its batch statistics, of which it has
     none, by their dotted names.
@@ -272,7 +260,7 @@ def read_arrays(path: Path, model_def: ModelDef) -> Arrays:
     Raises `UsageError` if the file is damaged, or lacks a tensor or has one that is unknown or of
     another shape; the message names it.
     """
-    reader = _opened(path)
+    reader = opened(path)
     target = _target(model_def.config, model_def.data_spec)
     if isinstance(target, str):
         raise UsageError(f"{path} does not fit its {DESCRIPTION}: {target}")
@@ -316,38 +304,3 @@ def _array(tensor: Any) -> NDArray | None:
     if tensor.tensor_type.name == "BF16":
         return tensor.data.view(ml_dtypes.bfloat16)
     return tensor.data if tensor.tensor_type.name in ("F32", "F16") else None
-
-
-def _opened(path: Path) -> "GGUFReader":
-    """Open a file. Raises `UsageError` if it is missing or damaged."""
-    gguf = _library()
-    try:
-        return gguf.GGUFReader(path)
-    except FileNotFoundError:
-        raise UsageError(f"{path} is not there") from None
-    except (OSError, ValueError, IndexError, KeyError, OverflowError) as error:
-        raise UsageError(f"{path} is no GGUF file, or is damaged: {error}") from None
-
-
-def _description(reader: "GGUFReader", path: Path) -> Exported:
-    return Exported.read(_text(reader, DESCRIPTION, path), path)
-
-
-def _text(reader: "GGUFReader", key: str, path: Path) -> str:
-    field = reader.get_field(key)
-    try:
-        text = None if field is None else field.contents()
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is damaged: {key}: {error.reason}") from None
-    if not isinstance(text, str):
-        raise UsageError(f"{path} was not written by export.py: it has no {key}")
-    return text
-
-
-def _library() -> Any:
-    """Return the package gguf. Raises `UsageError` if it is not installed."""
-    try:
-        import gguf
-    except ImportError:
-        raise UsageError("GGUF files need the package gguf: pip install -e '.[export]'") from None
-    return gguf

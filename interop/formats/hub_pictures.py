@@ -4,14 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from interop.formats.source import Source
-
-BICUBIC = 3
-"""Pillow's number of the interpolation."""
+from interop.pictures import INTERPOLATIONS
 
 
 def preprocessor(source: Source) -> dict[str, Any]:
-    """Return preprocessor_config.json: the short side is resized, the middle is cut out, and the
-    values are normalised.
+    """Return preprocessor_config.json: the short side (or, with `data.resize=squeeze`, both) is
+    resized, the middle is cut out, and the values are normalised.
 
     Our commands cut first and resize then, in one step. So the results may differ by rounding,
     unless the picture has the size of the model.
@@ -19,11 +17,16 @@ def preprocessor(source: Source) -> dict[str, Any]:
     height, width, _ = source.data_spec.require("image_shape")
     data: Any = source.config.data  # pictures have a crop ratio
     model: Any = source.config.model  # architectures with a family standardise pixels
+    size = {"shortest_edge": round(min(height, width) / data.crop_ratio)}
+    if data.resize == "squeeze":
+        sides = {"height": height, "width": width}
+        size = {name: round(side / data.crop_ratio) for name, side in sides.items()}
+    numbers = {name: number for number, name in INTERPOLATIONS.items()}
     return {
         "image_processor_type": "CLIPImageProcessor",
         "do_resize": True,
-        "size": {"shortest_edge": round(min(height, width) / data.crop_ratio)},
-        "resample": BICUBIC,
+        "size": size,
+        "resample": numbers[data.interpolation],
         "do_center_crop": True,
         "crop_size": {"height": height, "width": width},
         "do_rescale": True,

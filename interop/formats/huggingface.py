@@ -21,7 +21,7 @@ from interop.converting import to_tensors
 from interop.families import FAMILIES
 from interop.family import Family
 from interop.fields import Unsupported
-from interop.folder import CONFIG
+from interop.folder import CONFIG, PREPROCESSOR
 from interop.formats.adapter import write_adapter
 from interop.formats.equal_models import equal_config, equal_params, equal_sizes
 from interop.formats.hub_pairs import HubPairTokenizer
@@ -30,7 +30,6 @@ from interop.formats.hub_tokenizer import NO_IDS, HubTokenizer
 from interop.formats.model_card import model_card
 from interop.formats.native import write_description
 from interop.formats.source import Source
-from interop.pictures import PREPROCESSOR
 from interop.tensor_files import write_tensors
 from training.trees import nested
 

@@ -47,8 +47,9 @@ class Reader(Protocol):
         ...
 
 
-class FileReader(Reader, Protocol):
-    """A reader of files that have all in them, the description and the tokenizer too."""
+class FileReader(Protocol):
+    """The module that reads the description and the tokenizer in a file that has all in it. It
+    does not start JAX."""
 
     def read_description(self, path: Path) -> Exported:
         """Return what the file says of its model."""
@@ -76,8 +77,8 @@ READERS = {
 }
 """The module that reads each format. FOREIGN: a folder that another project wrote."""
 
-FILES = {".gguf": "gguf"}
-"""The format of a file, by the end of its name. Its reader is a `FileReader`."""
+FILES = {".gguf": "interop.formats.gguf_file"}
+"""The module that reads the description in a file, by the end of the file's name."""
 
 
 def format_module(name: str) -> Format:
@@ -93,7 +94,7 @@ def reader(name: str) -> Reader:
 def file_reader(path: Path) -> FileReader | None:
     """Return the module that reads a file; None for a file of no known format."""
     name = FILES.get(path.suffix)
-    return None if name is None else cast(FileReader, importlib.import_module(READERS[name]))
+    return None if name is None else cast(FileReader, importlib.import_module(name))
 
 
 def possible_formats(config: Config, data_spec: DataSpec) -> list[str]:

@@ -166,6 +166,30 @@ def test_evaluation_sees_the_middle():
     assert (decode_picture(encoded(image), (50, 50, 3), crop_ratio=0.5) == (255, 0, 0)).all()
 
 
+def test_evaluation_may_see_all_of_a_picture_squeezed():
+    image = Image.new("RGB", (200, 100), "black")
+    image.paste("white", (0, 0, 50, 100))
+    found = decode_picture(encoded(image), (40, 40, 3), resize="squeeze")
+    assert found[:, :8].min() > 230 and found[:, 12:].max() < 25
+    parts = decode_picture(encoded(image), (40, 40, 3), resize="squeeze", crop_ratio=0.5)
+    assert parts.max() < 25 and np.array_equal(
+        decode_picture(encoded(image), (1, 1, 3), interpolation="nearest").ravel(), (0, 0, 0)
+    )
+
+
+@pytest.mark.parametrize("decoded", ["arrays", "files"])
+def test_how_pictures_are_resized_is_part_of_what_is_prepared(folder, decoded):
+    usual = prepare(settings(folder, decoded=decoded))
+    view = {"resize": "squeeze", "interpolation": "bilinear"}
+    squeezed = prepare(settings(folder, decoded=decoded, **view))
+    assert usual.fingerprint != squeezed.fingerprint
+    source = open_source(settings(folder, **view))
+    for split, pictures in source.pictures.items():
+        for row, one in enumerate(pictures):
+            expected = decode_picture((folder / one.name).read_bytes(), (SIZE, SIZE, 3), **view)
+            assert np.array_equal(stored(squeezed, split)["image"][row], expected)
+
+
 def test_a_large_jpeg_is_decoded_small_and_looks_the_same():
     image = picture(3, 800, 600)
     small = decode_picture(encoded(image, "jpeg", quality=95), (SIZE, SIZE, 3)).astype(int)

@@ -146,6 +146,8 @@ def test_a_tokenizer_that_is_missing_is_named(tmp_path):
     (folder / "tokenizer.json").unlink()
     config = load_config(recipe_for(tmp_path, "gpt2"), inputs=False)
     assert refusal(folder, config).startswith(f"{folder}/tokenizer.json is missing, and the model")
+    (folder / "tokenizer.json").write_text("version https://git-lfs.github.com/spec/v1\noid\n")
+    assert f"{folder}/tokenizer.json is a pointer of Git LFS" in refusal(folder, config)
 
 
 def test_pictures_of_another_shape_are_told_what_to_set(tmp_path):
@@ -277,3 +279,48 @@ def test_rotary_positions_are_read_as_any_version_writes_them(tmp_path, written)
     settings = describe(folders.write_config(tmp_path, config, **written)).settings
     assert settings["rotary_base"] == 70000.0
     assert settings["rotary_scaling"] == (8.0, 1.0, 4.0, 8192.0)
+
+
+SCALED = {
+    "rope_type": "llama3",
+    "factor": 8,
+    "low_freq_factor": 1,
+    "high_freq_factor": 4,
+    "original_max_position_embeddings": 64,
+}
+
+
+@pytest.mark.parametrize(
+    ("written", "base", "scaling"),
+    [
+        ({"rope_scaling": SCALED, "rope_parameters": {"rope_theta": 5.0}}, 1e4, (8, 1, 4, 64)),
+        ({"rope_scaling": SCALED, "rope_parameters": SCALED | {"factor": 2}}, 1e4, (8, 1, 4, 64)),
+        (
+            {"rope_scaling": SCALED, "rope_parameters": {"rope_type": "yarn"}, "rope_theta": 7.0},
+            7.0,
+            (8, 1, 4, 64),
+        ),
+        ({"rope_scaling": {}, "rope_parameters": {"rope_theta": 5.0}}, 5.0, None),
+        ({"rope_parameters": {"rope_theta": 5.0}, "rope_theta": 7.0}, 5.0, None),
+        ({"rope_parameters": SCALED, "rope_theta": 7.0}, 7.0, (8, 1, 4, 64)),
+        (
+            {"rope_scaling": {"rope_type": "default", "type": "llama3", "factor": 8}},
+            1e4,
+            None,
+        ),
+        (
+            {
+                "rope_scaling": {k: v for k, v in SCALED.items() if k[0] != "o"},
+                "max_position_embeddings": 32,
+            },
+            1e4,
+            (8, 1, 4, 32),
+        ),
+    ],
+)
+def test_of_two_rotary_sections_the_one_counts_that_counts_in_transformers(
+    tmp_path, written, base, scaling
+):
+    config = {name: folders.LLAMA[name] for name in folders.LLAMA if name != "rope_theta"}
+    settings = describe(folders.write_config(tmp_path, config, **written)).settings
+    assert (settings["rotary_base"], settings["rotary_scaling"]) == (base, scaling)

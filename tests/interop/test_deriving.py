@@ -10,6 +10,7 @@ from safetensors.numpy import load_file, save_file
 
 from configs.errors import UsageError
 from data.codecs.chat import for_prompts
+from data.codecs.pictures import encode_picture
 from inference.loading import load_model
 from interop.opening import open_model
 from parallel.mesh import flat_mesh
@@ -179,17 +180,26 @@ def test_classes_have_the_folders_names(tmp_path):
 
 def test_the_part_of_a_picture_that_is_seen_is_the_folders(tmp_path):
     path = make(tmp_path / "model", "vit")
-
-    def ratio(**fields):
-        write_json(path / "preprocessor_config.json", **fields)
-        return open_model(path).config.data.crop_ratio
-
-    assert ratio() == 1.0
-    assert ratio(crop_pct=0.875) == 0.875
-    assert ratio(crop_pct=0.875, size={"shortest_edge": 384}) == 1.0
+    data = open_model(path).config.data
+    assert (data.crop_ratio, data.resize, data.interpolation) == (1.0, "crop", "bicubic")
+    write_json(path / "preprocessor_config.json", size=8)
+    data = open_model(path).config.data
+    assert (data.crop_ratio, data.resize, data.interpolation) == (1.0, "squeeze", "bilinear")
     crop = {"size": {"shortest_edge": 10}, "crop_size": {"height": 8, "width": 8}}
-    assert ratio(do_center_crop=True, **crop) == 0.8
-    assert ratio(do_center_crop=False, **crop) == 1.0
+    write_json(path / "preprocessor_config.json", do_center_crop=True, resample=3, **crop)
+    data = open_model(path).config.data
+    assert (data.crop_ratio, data.resize, data.interpolation) == (0.8, "crop", "bicubic")
+
+
+def test_a_picture_is_squeezed_if_the_folder_says_so(tmp_path):
+    path = make(tmp_path / "model", "vit")
+    write_json(path / "preprocessor_config.json", size=8)
+    wide = np.zeros((8, 24, 3), np.uint8)
+    wide[:, :8] = 255  # Only the left third is white: the middle has nothing of it.
+    seen = load_model(path).default_predictor.read(encode_picture(wide))
+    assert seen[:, 0].min() > 200 and seen[:, -1].max() == 0
+    write_json(path / "preprocessor_config.json", size={"shortest_edge": 8})
+    assert not load_model(path).default_predictor.read(encode_picture(wide)).any()
 
 
 def test_folders_that_can_not_be_used_are_refused(tmp_path):

@@ -87,6 +87,28 @@ def of_pickles(folder):
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
 
 
+POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'a' * 64}\nsize 12345\n"
+
+
+def of_pointers(name):
+    return lambda folder: (folder / name).write_text(POINTER)
+
+
+def in_parts_of_pointers(folder):
+    split(folder)
+    (folder / "model-1.safetensors").write_text(POINTER)
+
+
+def adapter(folder, base="org/base"):
+    (folder / "model.safetensors").rename(folder / "adapter_model.safetensors")
+    beside_an_adapter(folder, base)
+
+
+def beside_an_adapter(folder, base="org/base"):
+    told = {"peft_type": "LORA", "base_model_name_or_path": base}
+    (folder / "adapter_config.json").write_text(json.dumps(told))
+
+
 def quantized(folder):
     folders.rewrite(folder, lambda tensors: tensors.update({"h": np.zeros(3, np.int8)}))
 
@@ -103,6 +125,21 @@ DAMAGE = {
         r"index\.json is damaged: weight_map has \.\./elsewhere\.safetensors, which is not",
     ),
     "pickles alone": (of_pickles, r"pytorch_model\.bin is no safetensors file"),
+    "a pointer": (
+        of_pointers("model.safetensors"),
+        r"model\.safetensors is a pointer of Git LFS, .*: run `git lfs pull` in ",
+    ),
+    "a pointer for a part": (in_parts_of_pointers, r"model-1\.safetensors is a pointer of Git"),
+    "a pointer for the config": (of_pointers("config.json"), r"config\.json is a pointer of Git"),
+    "an adapter": (adapter, r"holds an adapter of PEFT for org/base: .*merge_and_unload"),
+    "an adapter of no model": (
+        lambda folder: adapter(folder, None),
+        "an adapter of PEFT for a model that it does not name: ",
+    ),
+    "an adapter and its model": (
+        beside_an_adapter,
+        "for org/base, beside a model to which transformers adds it: ",
+    ),
 }
 
 

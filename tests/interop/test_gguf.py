@@ -11,6 +11,7 @@ import export
 from configs.errors import UsageError
 from data.codecs.tokenizers import SEPARATOR, Tokenizer
 from interop.formats import gguf as format_gguf
+from interop.formats import gguf_file
 from interop.formats.native import description
 from interop.gguf_vocabulary import CONTROL, UNKNOWN, vocabulary
 from tests.golden.workdirs import FIGURES, ROOT, WORKDIRS
@@ -39,9 +40,9 @@ def test_arrays_and_description_are_read_back(tmp_path, name):
     assert found.keys() == ours.keys()
     for key, array in ours.items():
         np.testing.assert_array_equal(found[key], array, key)
-    exported = format_gguf.read_description(path)
+    exported = gguf_file.read_description(path)
     assert exported == description(source, "gguf") and exported.step == 7
-    assert format_gguf.read_tokenizer(path) == source.tokenizer.read_text()
+    assert gguf_file.read_tokenizer(path) == source.tokenizer.read_text()
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
@@ -127,7 +128,7 @@ def test_without_the_package_the_line_says_how_to_install_it(tmp_path, monkeypat
     monkeypatch.setitem(sys.modules, "gguf", None)
     for action in (
         lambda: format_gguf.write(source, tmp_path / "model.gguf"),
-        lambda: format_gguf.read_description(tmp_path / "model.gguf"),
+        lambda: gguf_file.read_description(tmp_path / "model.gguf"),
     ):
         with pytest.raises(UsageError, match=r"pip install -e '\.\[export\]'"):
             action()
@@ -139,11 +140,11 @@ def test_files_that_are_none_or_damaged_are_refused_by_name(tmp_path):
     path = written(source, tmp_path)
     whole = path.read_bytes()
     with pytest.raises(UsageError, match=r"none\.gguf is not there"):
-        format_gguf.read_description(tmp_path / "none.gguf")
+        gguf_file.read_description(tmp_path / "none.gguf")
     for content in (b"", b"no", b"what is this" * 9, whole[:100], whole[: len(whole) // 2]):
         path.write_bytes(content)
         with pytest.raises(UsageError, match=f"{path} is no GGUF file, or is damaged"):
-            format_gguf.read_description(path)
+            gguf_file.read_description(path)
     path.unlink()
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_tensor("a.weight", np.zeros((2, 3), np.float32))
@@ -152,7 +153,7 @@ def test_files_that_are_none_or_damaged_are_refused_by_name(tmp_path):
     writer.write_tensors_to_file()
     writer.close()
     with pytest.raises(UsageError, match=r"not written by export\.py: it has no triform\.desc"):
-        format_gguf.read_description(path)
+        gguf_file.read_description(path)
 
 
 def test_tensors_that_do_not_fit_are_named(tmp_path):

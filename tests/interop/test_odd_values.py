@@ -12,7 +12,7 @@ from configs.errors import UsageError
 from interop.deriving import derive, load_tokenizer, special_tokens_of
 from interop.exported import NAME
 from interop.families import FAMILIES, describe
-from interop.formats import gguf
+from interop.formats import gguf_file
 from interop.opening import open_model
 from tests.interop import folders, pairs
 from tests.interop.foreign import write_tokenizer
@@ -158,7 +158,7 @@ def test_ends_that_the_tokenizer_lacks_are_refused(ends, text_folder):
 def test_a_damaged_tokenizer_inside_a_file_is_named(text, text_folder, monkeypatch):
     path = text_folder / "model.gguf"
     path.touch()
-    monkeypatch.setattr(gguf, "read_tokenizer", lambda path: text)
+    monkeypatch.setattr(gguf_file, "read_tokenizer", lambda path: text)
     opened = replace(open_model(text_folder), path=path, read_tokenizer=None)
     with pytest.raises(UsageError, match=r"model\.gguf is damaged: its tokenizer: "):
         opened.tokenizer  # noqa: B018

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -11,7 +13,7 @@ from configs.errors import UsageError
 from interop.formats.source import Source
 from interop.opening import open_model
 from parallel.mesh import flat_mesh
-from tests.golden.workdirs import RUNS, WORKDIRS
+from tests.golden.workdirs import ROOT, RUNS, WORKDIRS
 from tests.interop.exports import changed, exported, restored
 from training.trees import flat
 
@@ -67,6 +69,15 @@ def test_a_folder_for_transformers_is_opened_as_the_workdir(name, tmp_path):
     assert not params and not opened.is_foreign
     if opened.tokenizer is not None:
         assert opened.tokenizer.vocabulary_size == source.data_spec.vocabulary_size
+
+
+def test_descriptions_are_read_without_jax():
+    modules = "interop.opening, interop.deriving, interop.formats.gguf_file"
+    code = f"import sys, {modules}; print(*sorted({{'jax', 'flax'}} & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "\n"
 
 
 def test_faults_of_a_folder_for_transformers_are_named(tmp_path):

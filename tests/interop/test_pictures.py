@@ -17,6 +17,7 @@ from interop.families import FAMILIES, describe
 from interop.fields import Unsupported
 from interop.formats import huggingface
 from interop.formats.adapter import adapter_tensors, write_adapter
+from interop.formats.hub_pictures import preprocessor
 from interop.formats.source import Source
 from parallel.mesh import flat_mesh
 from tests.interop import folders
@@ -45,6 +46,13 @@ PIXELS = {
     "ours": (HALF | {"rescale_factor": 0.00392156862745098}, (0.5,), (0.5,)),
     "one number": ({"image_mean": 0.25, "image_std": [0.5]}, (0.25,), (0.5,)),
     "none": ({"do_normalize": False}, (0.0,), (1.0,)),
+    "none, beside numbers": (IMAGENET | {"do_normalize": False}, (0.0,), (1.0,)),
+    "the default": ({"do_normalize": None, "image_mean": None}, (0.5,), (0.5,)),
+    "CLIP's": (
+        {"image_processor_type": "CLIPImageProcessor"},
+        (0.48145466, 0.4578275, 0.40821073),
+        (0.26862954, 0.26130258, 0.27577711),
+    ),
 }
 
 
@@ -63,13 +71,108 @@ def test_a_folder_that_says_nothing_of_pixels_leaves_them_to_the_recipe(tmp_path
 
 @pytest.mark.parametrize(
     "preprocessor",
-    [{"do_rescale": False}, {"rescale_factor": 1 / 127.5}, {"image_mean": [0.1, 0.2]}],
-    ids=lambda fields: next(iter(fields)),
+    [
+        {"do_rescale": False},
+        {"rescale_factor": 1 / 127.5},
+        {"image_mean": [0.1, 0.2]},
+        {"do_resize": False},
+        {"resample": 9},
+        {"crop_pct": 2},
+        {"size": {"longest_edge": 32}},
+        {"size": {"height": 32, "width": 32}},
+        {"image_processor_type": "BeitImageProcessor"},
+    ],
+    ids=lambda fields: "-".join(map(str, *fields.items())),
 )
 def test_pixels_that_cannot_be_had_are_refused_by_field(tmp_path, preprocessor):
     (name,) = preprocessor
     with pytest.raises(UsageError, match=rf"preprocessor_config\.json: {name}=.* can't be had"):
         described(tmp_path, preprocessor=IMAGENET | preprocessor)
+
+
+VIEWS = {
+    "ViT's default": ("vit", {"size": 8}, (1.0, "squeeze", "bilinear")),
+    "as written": (
+        "vit",
+        {"size": {"height": 8, "width": 8}, "resample": 3, "do_center_crop": False},
+        (1.0, "squeeze", "bicubic"),
+    ),
+    "an old name": (
+        "vit",
+        {"feature_extractor_type": "ViTFeatureExtractor", "size": 8},
+        (1.0, "squeeze", "bilinear"),
+    ),
+    "DeiT's": (
+        "vit",
+        {"image_processor_type": "DeiTImageProcessor", "size": 10, "crop_size": 8},
+        (0.8, "squeeze", "bicubic"),
+    ),
+    "the middle": (
+        "vit",
+        {"size": {"shortest_edge": 10}, "do_center_crop": True, "crop_size": 8},
+        (0.8, "crop", "bilinear"),
+    ),
+    "SigLIP's": ("siglip", {"size": {"height": 8, "width": 8}}, (1.0, "squeeze", "bicubic")),
+    "ConvNeXt's default": ("convnext", {"size": 224}, (0.875, "crop", "bicubic")),
+    "a part": (
+        "resnet",
+        {"size": 224, "crop_pct": 0.95, "resample": 2},
+        (224 / 235, "crop", "bilinear"),
+    ),
+    "the whole from 384 on": ("convnextv2", {"size": 384}, (1.0, "squeeze", "bicubic")),
+    "CLIP's": (
+        "resnet",
+        {"image_processor_type": "CLIPImageProcessorFast", "size": 256, "crop_size": 224},
+        (0.875, "crop", "bicubic"),
+    ),
+    "no file": ("vit", None, None),
+}
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_a_picture_is_seen_as_the_folder_says(tmp_path, name):
+    family, preprocessor, view = VIEWS[name]
+    found = described(tmp_path, family, preprocessor).preparation
+    names = ("crop_ratio", "resize", "interpolation")
+    assert found == ({} if view is None else dict(zip(names, view, strict=True)))
+
+
+UNSEEN = {
+    "another size than the model's": ("vit", {"size": 16}, "size=16 .* makes 16 x 16 of pictures"),
+    "another crop": (
+        "siglip",
+        {"size": {"height": 9, "width": 9}, "do_center_crop": True, "crop_size": 7},
+        "crop_size=7 .* the model has 8 x 8",
+    ),
+    "a crop with a frame": (
+        "vit",
+        {"size": {"shortest_edge": 4}, "do_center_crop": True, "crop_size": 8},
+        "crop_size=8 .* a part of size, which is 4 x 4",
+    ),
+    "any shape": (
+        "resnet",
+        {"image_processor_type": "BitImageProcessor", "do_center_crop": False, "size": 32},
+        "do_center_crop=false .* must be true",
+    ),
+    "a field that nobody knows": ("vit", {"do_flip": True}, "do_flip=true: not known here"),
+    "a field of another processor": ("vit", {"crop_pct": 0.9}, r"crop_pct=0\.9: not known here"),
+}
+
+
+@pytest.mark.parametrize("name", UNSEEN)
+def test_a_picture_that_cannot_be_seen_so_is_refused_by_field(tmp_path, name):
+    family, preprocessor, message = UNSEEN[name]
+    with pytest.raises(UsageError, match=rf"preprocessor_config\.json: {message}"):
+        described(tmp_path, family, preprocessor)
+
+
+def test_how_pictures_are_seen_is_written_back(tmp_path):
+    fields = {"data.resize": "squeeze", "data.interpolation": "lanczos", "data.crop_ratio": "0.8"}
+    config = load_config("configs/digits_convnext.py", fields, inputs=False)
+    model_def = build_model_def(config, DIGITS, flat_mesh(jax.devices()[:1]))
+    written = preprocessor(Source(Restored(1, {}, model_def, {}, {}), None, None, ""))
+    found = described(tmp_path, "vit", written).preparation
+    assert found == {"crop_ratio": 0.8, "resize": "squeeze", "interpolation": "lanczos"}
 
 
 SIZES = {
@@ -78,7 +181,11 @@ SIZES = {
     "a number": ({"size": 64}, {}, (64, 64, 3)),
     "the shortest edge": ({"size": {"shortest_edge": 96}}, {"num_channels": 1}, (96, 96, 1)),
     "the crop": (
-        {"size": {"shortest_edge": 72}, "crop_size": {"height": 64, "width": 48}},
+        {
+            "size": {"shortest_edge": 72},
+            "do_center_crop": True,
+            "crop_size": {"height": 64, "width": 48},
+        },
         {},
         (64, 48, 3),
     ),

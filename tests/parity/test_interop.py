@@ -1,5 +1,6 @@
 """Weights of `transformers`: imported, they give the same logits; exported, they are the same."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +200,38 @@ def test_logits_are_the_same_and_what_goes_back_is_too(saved, name):
     if name == "bert before its tasks":  # the guess of the next sentence is none of ours
         file = {k: v for k, v in file.items() if "pooler" not in k and "seq_relationship" not in k}
     folders.assert_same(to_tensors(describe(folder).family, params, scanned=False), file)
+
+
+DEFAULT = {"rope_type": "default", "rope_theta": 500.0}
+SCALING = {name: value for name, value in LLAMA_3.items() if name != "rope_theta"}
+BOTH = {
+    "beside null": {"rope_scaling": SCALING, "rope_parameters": None, "rope_theta": 500.0},
+    "beside the default": {"rope_scaling": SCALING, "rope_parameters": DEFAULT},
+    "beside another": {"rope_scaling": SCALING, "rope_parameters": LLAMA_3 | {"factor": 2.0}},
+    "empty": {"rope_scaling": {}, "rope_parameters": LLAMA_3},
+    "an old name": {"rope_scaling": {**SCALING, "rope_type": None, "type": "llama3"}},
+    "two bases": {"rope_parameters": LLAMA_3, "rope_theta": 9.0},
+    "without a length": {
+        "rope_scaling": {k: v for k, v in SCALING.items() if not k.startswith("original")},
+        "max_position_embeddings": 16,
+    },
+}
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_of_two_rotary_sections_the_same_one_counts(saved, name):
+    _, folder = saved("llama")
+    file = folder / "config.json"
+    config = json.loads(file.read_text())
+    config.pop("rope_parameters")
+    sections = {
+        key: {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else value
+        for key, value in BOTH[name].items()
+    }
+    file.write_text(json.dumps(config | sections))
+    theirs = transformers.LlamaForCausalLM.from_pretrained(folder).eval()
+    model, _ = imported(folder)
+    assert_equal_logits(logits_of_ours(model, folder), logits_of_theirs(theirs, folder))
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "qwen3", "bert", "vit"])
