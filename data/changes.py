@@ -3,11 +3,33 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-CHANGES: Mapping[str, Mapping[int, str]] = {}
-"""What the versions of preparations changed, by the name in the cache key and the new version. A
-version is listed if it may change records of old data."""
+CHANGES: Mapping[str, Mapping[int, str]] = {
+    "source": {
+        2: "files and folders named dev, val, training_set and the like are splits now, unless "
+        "data.splits is none",
+    },
+    "conversations": {
+        3: "a conversation is encoded as one text, empty answers and those of weight 0 are not "
+        "learnt, and roles such as gpt and Assistant are the assistant's",
+    },
+    "documents": {2: "long documents are encoded as one text, as by transformers"},
+    "labelled_text": {
+        5: "labels in two Unicode forms, and 1 beside 1.0, are one class, and labels that are "
+        "equal as numbers have a fixed order",
+    },
+    "pictures": {
+        4: "grey pictures of more than 8 bits and some transparent ones are read otherwise, and "
+        "class names in two Unicode forms are one",
+    },
+    "sound": {
+        3: "recordings are heard to their end whatever their header says, and transcripts are in "
+        "one Unicode form (data.cleaning.unicode)",
+    },
+}
+"""What new versions of the preparation changed: by the name in the cache key and the version. A
+version is listed if it may change the records of old data."""
 
-_KEYS = {"source": "its files or their order", "tokenizer": "data.tokenizer"}
+_KEYS = {"source": "its files, their order or their splits", "tokenizer": "data.tokenizer"}
 
 
 def between(old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> str:
@@ -24,12 +46,14 @@ def between(old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> str:
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
     for name in {**old, **new}:
-        was, now = old.get(name), new.get(name)
-        if was == now:
+        if old.get(name) == new.get(name):
             continue
-        sentences = [
-            sentence
-            for version, sentence in CHANGES.get(name, {}).items()
-            if isinstance(was, int) and isinstance(now, int) and was < version <= now
-        ]
-        yield from sentences or [_KEYS.get(name, name)]
+        was, now = _version(old.get(name)), _version(new.get(name))
+        of = CHANGES.get(name, {}).items()
+        yield from [one for v, one in of if was < v <= now] or [_KEYS.get(name, name)]
+
+
+def _version(value: Any) -> int:
+    """Return the version in a part of a cache key; 0 if it has none."""
+    version = value.get("version") if isinstance(value, dict) else value
+    return version if isinstance(version, int) else 0

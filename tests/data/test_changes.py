@@ -11,11 +11,15 @@ from data.preparation import prepare
 def test_the_differences_are_named(monkeypatch):
     monkeypatch.setattr(changes, "CHANGES", {"pictures": {4: "12 bits are scaled", 5: "tRNS"}})
     old = {"source": "a", "pictures": 3, "image_size": 8}
-    assert changes.between(old, {**old, "source": "b"}) == "its files or their order"
+    assert changes.between(old, {**old, "source": "b"}) == "its files, their order or their splits"
     assert changes.between(old, {**old, "pictures": 4}) == "12 bits are scaled"
     assert changes.between(old, {**old, "pictures": 5, "image_size": 9}) == (
         "12 bits are scaled, and tRNS, and image_size"
     )
+    documents = {"documents": {"version": 1, "largest": 8}}
+    monkeypatch.setitem(changes.CHANGES, "documents", {2: "longer ones are whole"})
+    assert changes.between(documents, {"documents": {"version": 2}}) == "longer ones are whole"
+    assert changes.between({}, {"documents": {"version": 2}}) == "longer ones are whole"
     assert changes.between({**old, "pictures": 4}, {**old, "pictures": 5}) == "tRNS"
     assert changes.between(None, old) == "its files, or 12 bits are scaled and tRNS"
     assert changes.between(None, {"source": "a"}) == ""
