@@ -165,10 +165,12 @@ def _texts(
     stage: str, records: RawExamples, tokenizer: Tokenizer, progress: Progress
 ) -> Iterator[tuple[dict[str, Any], NDArray[np.int32]]]:
     """Yield, for each text, its first piece and the tokens of all its pieces."""
-    blocks = read_blocks(records, PIECES_AT_ONCE, progress, stage, "pieces")
-    pieces = ((int(one["piece"]), one["text"].decode(), one) for block in blocks for one in block)
+    blocks = (
+        [(int(one["piece"]), one["text"].decode(), one) for one in block]
+        for block in read_blocks(records, PIECES_AT_ONCE)
+    )
     first, tokens = None, list[NDArray[np.int32]]()
-    for part, ids in encode_documents(pieces, tokenizer):
+    for part, ids in encode_documents(blocks, tokenizer, progress, stage, len(records)):
         if part.index == 0:
             if first is not None:
                 yield first, np.concatenate(tokens)

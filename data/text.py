@@ -23,7 +23,7 @@ from data.codecs.tokenizers import Tokenizer
 from data.dataset import Dataset, ExampleCodec, Split, join
 from data.order import permutation
 from data.packing import WindowCodec
-from data.progress import Progress, track
+from data.progress import Progress, silent, track
 from data.records import write_records
 from data.sources.source import RawSplits
 
@@ -262,23 +262,37 @@ class Part:
 
 
 def encode_documents(
-    pieces: Iterable[tuple[Any, ...]], tokenizer: Tokenizer
+    blocks: Iterable[Sequence[tuple[Any, ...]]],
+    tokenizer: Tokenizer,
+    progress: Progress = silent,
+    stage: str = "",
+    total: int = 0,
 ) -> Iterator[tuple[Part, NDArray[np.int32]]]:
-    """Yield documents in parts, each with its ids.
+    """Yield documents in parts, each with its ids, and report progress before each block.
 
-    pieces: the documents as `Pieces.read` returns them; a third value becomes `example`.
+    blocks: the documents as `Pieces.blocks` returns them; a third value becomes `example`.
+    stage, total: as in `Progress`; the unit are pieces.
 
     Pieces are joined, except where it makes no difference to the ids. A document of more than
     `DOCUMENT_BYTES` is cut: at a word if this makes no difference, otherwise after a line, before
     the white space of a longer line, or anywhere in a longer word.
     """
-    parts, again = tee(_parts(pieces, tokenizer))
+
+    def pieces() -> Iterator[tuple[Any, ...]]:
+        done = 0
+        for block in blocks:
+            progress(stage, done, total, "pieces")
+            yield from block
+            done += len(block)
+
+    parts, again = tee(_parts(pieces(), tokenizer))
     ids = tokenizer.encode_each(part.text for part in again)
     yield from zip(parts, ids, strict=True)
+    progress(stage, total, total, "pieces")
 
 
 def _parts(pieces: Iterable[tuple[Any, ...]], tokenizer: Tokenizer) -> Iterator[Part]:
-    """Yield the parts that are encoded by themselves. Arguments: as `encode_documents`."""
+    """Yield the parts that are encoded by themselves. pieces: all pieces, in order."""
     texts, size, index, is_cut = list[str](), 0, 0, False
     example: Any = None
     for piece, text, *more in pieces:
@@ -392,9 +406,8 @@ def _tokens(
     """
     opening, closing = tokenizer.document_opening, tokenizer.closing
     begun, left, unknown = False, room, tokenizer.unknown_id
-    flat = chain.from_iterable(pieces.blocks(PIECES_AT_ONCE))
-    read = track(flat, progress, stage, len(pieces), "pieces")
-    for part, ids in encode_documents(read, tokenizer):
+    blocks = pieces.blocks(PIECES_AT_ONCE)
+    for part, ids in encode_documents(blocks, tokenizer, progress, stage, len(pieces)):
         left = room if part.index == 0 else left
         stretches, tokens = _stretches(ids, left, room), len(ids)
         for number, stretch in enumerate(stretches):

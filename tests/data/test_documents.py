@@ -41,7 +41,7 @@ def stored(texts) -> list[tuple[int, str]]:
 def encoded(texts, tokenizer: Tokenizer) -> list[list[int]]:
     """The ids of each of `texts`, which were stored in pieces."""
     found: list[list[int]] = []
-    for part, ids in encode_documents(stored(texts), tokenizer):
+    for part, ids in encode_documents([stored(texts)], tokenizer):
         assert not part.is_cut
         if part.index == 0:
             found.append([])
@@ -170,9 +170,22 @@ def test_a_long_line_is_cut_before_white_space(monkeypatch, text, expected):
 
 def test_a_document_that_needs_no_cut_is_one_part_with_its_example():
     pieces_of = [(0, "It's", "a"), (1, " it", "a"), (2, "?", "a"), (0, "", "b")]
-    found = [*encode_documents(pieces_of, Tokenizer(SPLITTERS["Llama 2"]()))]
+    blocks = [pieces_of[:2], pieces_of[2:]]
+    found = [*encode_documents(blocks, Tokenizer(SPLITTERS["Llama 2"]()))]
     assert [part for part, _ in found] == [
         Part(0, "It's it?", example="a"), Part(0, "", example="b")
+    ]  # fmt: skip
+
+
+def test_progress_ends_after_the_last_document():
+    seen, blocks = [], [[(0, "it"), (1, " is")], [(0, "x")]]
+    tokenizer = Tokenizer(SPLITTERS["Llama 2"]())
+    report = lambda *what: seen.append(what)  # noqa: E731
+    for part, _ in encode_documents(blocks, tokenizer, report, "packing", 3):
+        seen.append(part.text)
+    assert seen == [
+        ("packing", 0, 3, "pieces"), ("packing", 2, 3, "pieces"), "it is", "x",
+        ("packing", 3, 3, "pieces"),
     ]  # fmt: skip
 
 

@@ -48,7 +48,7 @@ def test_ids_of_long_documents_are_those_of_the_whole(name, tmp_path):
     ours = Tokenizer.load(path)
     theirs = transformers.PreTrainedTokenizerFast(tokenizer_file=str(path))
     for text in LONG.values():
-        parts = [ids for _, ids in encode_documents(enumerate(pieces([text])), ours)]
+        parts = [ids for _, ids in encode_documents([[*enumerate(pieces([text]))]], ours)]
         assert np.concatenate(parts).tolist() == theirs(text)["input_ids"]
 
 
