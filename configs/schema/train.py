@@ -110,9 +110,8 @@ class Train(Settings):
     )
     ignore_fields: tuple[str, ...] = field(
         (),
-        "Names of fields in config.json or preprocessor_config.json of the Hugging Face folder "
-        "train.initialize_from that count as missing, such as logit_scale or "
-        "rope_scaling.attention_factor. Without this, an unknown field is an error.",
+        "Fields that count as missing in the configuration of the Hugging Face folder in "
+        "train.initialize_from, such as logit_scale; other unknown fields are errors.",
         accepts="names separated by commas, or ()",
         aliases=("ignore_keys", "ignore_config_fields"),
     )
