@@ -36,13 +36,13 @@ train: $(READY)
 	$(BIN)/python train.py --config=configs/python_stdlib.py --workdir=$(WORKDIR)
 
 test: $(DEV) lint
-	$(BIN)/python -m pytest -n 2 --dist worksteal --ignore=tests/parity --ignore=tests/full --ignore=tests/long --ignore=tests/benchmarks --ignore=tests/golden
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not full" --ignore=tests/parity --ignore=tests/long --ignore=tests/full --ignore=tests/benchmarks --ignore=tests/golden
 
 # Every family on every modality, from a mesh through a checkpoint to another one; two hosts as one;
-# benchmarks at toy size; workdirs of earlier, which evaluate to the same figures. PART=2/3: the second
-# third of the tests.
+# benchmarks at toy size; workdirs of earlier, which evaluate to the same figures; the tests of each
+# room that are marked as `full`. PART=2/3: the second third of the tests.
 test-full: $(DEV)
-	$(BIN)/python -m pytest -n 2 --dist worksteal --ignore=tests/benchmarks/test_train_step.py $(if $(PART),--part=$(PART)) tests/full tests/benchmarks tests/golden
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m full --ignore=tests/parity --ignore=tests/long --ignore=tests/benchmarks/test_train_step.py $(if $(PART),--part=$(PART))
 
 # A server under attack, and after it; 500 random requests to each route; the web page in a browser,
 # where Chromium is installed.

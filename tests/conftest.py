@@ -18,6 +18,8 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.selection import FULL
+
 # How long an example takes says nothing of the code where other work runs beside the tests.
 settings.register_profile("any speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any speed")
@@ -27,7 +29,11 @@ def pytest_addoption(parser):
     parser.addoption("--part", metavar="K/N", help="run the K-th of N parts of the tests")
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m is followed
 def pytest_collection_modifyitems(config, items):
+    for item in items:
+        if item.nodeid.startswith(FULL):
+            item.add_marker("full")
     if not (part := config.getoption("--part")):
         return
     number, _, parts = (int(digits) if digits.isdecimal() else 0 for digits in part.partition("/"))

@@ -47,6 +47,7 @@ def test_from_the_middle_batches_are_the_same(dataset):
         assert_equal(batch, every[number])
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("dataset", ["files"], indirect=True)
 def test_four_workers_give_the_same_batches(dataset):
     for number, batch in enumerate(stream(batches(dataset), 3, 12, 4), 3):

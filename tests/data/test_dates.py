@@ -103,6 +103,7 @@ def test_ordinals():
     assert short == ["1st", "2nd", "3rd", "4th", "11th", "13th", "22nd", "30th"]
 
 
+@pytest.mark.full
 def test_all_of_them_are_as_short_as_the_settings_let_them(pairs):
     settings = Dates(tokenizer=Characters())
     dataset = prepare(settings)

@@ -69,7 +69,7 @@ def here(text: str) -> str:
     return OF_A_COMMIT.sub("", text)
 
 
-LONG = re.compile("add_a_|export|fine_tuning|serving|stablehlo")
+LONG = re.compile("add_a_|export|fine_tuning|performance|serving|stablehlo")
 LONG_PAGES = [name for name in DOCUMENTS if LONG.search(name)]
 """Their commands check types, run tests, train, export and serve, which takes minutes: see
 tests/full."""

@@ -81,6 +81,7 @@ def test_a_masked_language_model_fills_gaps(tmp_path):
     assert "has no [MASK]" in run(*asked, "--prompt=3 times", expect=2).stderr
 
 
+@pytest.mark.full
 def test_a_run_without_progress_ends_early_and_goes_on_when_asked(tmp_path):
     fields = {name.replace(".", "__"): value for name, value in TINY_TEXT.items()} | {
         "data__path": str(write_text(tmp_path / "input.txt")),

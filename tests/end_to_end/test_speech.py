@@ -125,6 +125,7 @@ def test_what_is_no_recording_takes_no_other_answer_away(tones, recordings, caps
     assert [plain[0], plain[2]] == [objects[0]["text"], objects[2]["text"]]
 
 
+@pytest.mark.full
 def test_labels_of_sound_are_learnt_told_and_asked(tmp_path, told, capsys):
     rows = []
     for number in range(24):

@@ -92,6 +92,7 @@ def test_a_recurrent_encoder_decoder_computes_nearly_the_same_logits():
     assert 1e-4 < relative_error(logits(integers), logits(module)) < 0.1
 
 
+@pytest.mark.full
 def test_a_trained_mixture_keeps_its_accuracy():
     """A model that has learnt to count in steps of 1 to 3, modulo 17."""
     draw = np.random.default_rng(0)

@@ -14,6 +14,7 @@ from interop.formats import huggingface
 from interop.formats.equal_models import equal_config, equal_params, equal_sizes
 from interop.formats.source import Source
 from parallel.mesh import flat_mesh
+from tests.selection import few_of
 from training.model_def import build_model_def
 from training.restore import Restored
 from training.trees import flat, nested
@@ -59,7 +60,7 @@ def pictures(channels: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("channels", [3, 1], ids=["colours", "grey"])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", few_of(CASES, "mean, sines", "class token with a position"))
 def test_the_logits_are_the_same(name, channels):
     sizes = replace(SIZES, image_shape=(8, 8, channels))
     restored = drawn(CASES[name], sizes)

@@ -89,6 +89,7 @@ def test_batch_norm_takes_the_statistics_of_the_global_batch():
         np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.full
 def test_it_learns_the_digits():
     """Above 0.985 on a fifth of scikit-learn's digits, as a support vector machine (0.989)."""
     digits = load_digits()

@@ -15,6 +15,7 @@ from configs.errors import UsageError
 from parallel import convolutions, cpu, onednn, products
 from parallel.feeding import put_batch
 from parallel.mesh import make_mesh
+from tests.selection import few_of
 from tests.training import runs
 
 PRODUCTS = [
@@ -191,7 +192,9 @@ def losses(recipe: str, library: str) -> list[float]:
 
 
 @pytest.mark.usefixtures("at_any_size")
-@pytest.mark.parametrize("recipe", ["shakespeare_char", "shakespeare_char_lstm", "digits_cnn"])
+@pytest.mark.parametrize(
+    "recipe", few_of(["shakespeare_char", "shakespeare_char_lstm", "digits_cnn"], "digits_cnn")
+)
 def test_a_recipe_trains_alike_with_either(by_onednn, recipe):
     expected = losses(recipe, "xla")
     if THERE:

@@ -2,12 +2,15 @@
 
 import json
 
+import pytest
+
 from tests.interop.folders import make_folder
 from tests.interop.foreign import write_tokenizer
 from tests.interop.test_deriving import TEMPLATE
 from tests.serving.servers import SMALL, serving
 
 
+@pytest.mark.full
 def test_a_folder_of_transformers_is_served(tmp_path):
     folder = tmp_path / "small-llama"
     make_folder(folder, "llama", vocab_size=write_tokenizer(folder, "llama3"))

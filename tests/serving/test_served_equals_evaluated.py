@@ -9,6 +9,7 @@ from tests.serving.evaluated import batches, documents, figures, served_loss
 from tests.serving.servers import GOLDEN, ROOT, serving
 
 
+@pytest.mark.full
 def test_the_loss_of_a_split_over_http_is_that_of_evaluate(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(ROOT)  # paths of data are relative
     workdir = GOLDEN / "attention_text"

@@ -6,6 +6,7 @@ import pytest
 from configs.data_spec import DataSpec
 from parallel.mesh import make_mesh
 from reporting.step_meter import StepMeter
+from tests.selection import few_of
 from tests.training import runs
 from training.flops import peak
 from training.program import build_program
@@ -36,7 +37,7 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", few_of(MODELS, "pictures"))
 def test_the_formula_agrees_with_the_compiler_within_a_tenth(model):
     recipe, fields = MODELS[model]
     fields = {"mesh.data": "1"} | fields if recipe == "digits_cnn" else WIDE | fields

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from tests.selection import few_of
 from tests.training import cells
 from training.program import TrainProgram
 
@@ -40,7 +41,12 @@ OF_ONE_MIXER = [cell for cell in cells.CELLS if cell.split(",")[0] in {*cells.MI
 """Cells with a single kind of mixer: tests/full tests them."""
 
 
-@pytest.mark.parametrize("cell", [cell for cell in cells.CELLS if cell not in OF_ONE_MIXER])
+FEW = ("mixed, text pairs", "rnn, labelled text", "conformer, transcripts")
+
+
+@pytest.mark.parametrize(
+    "cell", few_of([cell for cell in cells.CELLS if cell not in OF_ONE_MIXER], *FEW)
+)
 def test_two_steps_on_a_mesh_of_three_axes_equal_one_devices(cell):
     check_two_steps(cell, [THREE_AXES], functools.partial(cells.compiled, cell))
 

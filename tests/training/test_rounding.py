@@ -95,7 +95,15 @@ def moved(name: str, dtype: str, parts: str):
 
 
 @pytest.mark.parametrize(
-    ("name", "parts"), [*((name, "1") for name in RATES), ("adamw", "2"), ("schedule_free", "2")]
+    ("name", "parts"),
+    [
+        ("adamw", "1"),
+        ("schedule_free", "2"),
+        *(
+            pytest.param(name, parts, marks=pytest.mark.full)
+            for name, parts in [*((name, "1") for name in [*RATES][1:]), ("adamw", "2")]
+        ),
+    ],
 )
 def test_small_steps_take_bfloat16_as_far_as_float32(name, parts):
     """The way in float32's direction, as a share of float32's: rounded to the nearest it is a
