@@ -27,6 +27,9 @@ _SPLIT = (
 _ALONE = re.compile(rf"{_SPLIT}(?:\..*)?", re.IGNORECASE | re.DOTALL)
 _FIRST = re.compile(rf"{_SPLIT}(?:[-_ ]|(?=\d)).+", re.IGNORECASE | re.DOTALL)
 _LAST = re.compile(rf".+[-_. ]{_SPLIT}\d*(?:\.[^.]+){{0,2}}", re.IGNORECASE | re.DOTALL)
+_PARTITION = re.compile(r"\w+=")
+"""Begins the names of folders that Hive, Spark and DuckDB write, such as split=train."""
+
 _DOCUMENTATION = ("readme", "license", "licence")
 
 Item = TypeVar("Item")
@@ -59,10 +62,12 @@ class _Mark(NamedTuple):
 def split_of(name: str) -> tuple[str, bool] | None:
     """Return the split that a file or folder is named after, and whether its name says only that.
 
-    Of train.txt, Training_set and train-00000-of-00002.parquet this is ("train", True); of
-    imdb.train.csv and train2017 it is ("train", False). A name that says no split, or two of them
-    as train_dev.csv does, gives None.
+    Of train.txt, Training_set, split=train and train-00000-of-00002.parquet this is ("train",
+    True); of imdb.train.csv and train2017 it is ("train", False). A name that says no split, or two
+    of them as train_dev.csv does, gives None.
     """
+    if partition := _PARTITION.match(name):
+        name = name[partition.end() :]
     if alone := _ALONE.fullmatch(name):
         return str(alone.lastgroup), True
     said = [pattern.fullmatch(name) for pattern in (_FIRST, _LAST)]
