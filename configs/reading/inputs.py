@@ -164,6 +164,8 @@ def _check_text(field: str, path: str | None) -> None:
     elif glob.has_magic(path):
         if not any(map(os.path.isfile, glob.iglob(path, recursive=True))):
             raise UsageError(f"{named}: no file matches{_relative_hint(path)}")
+    elif os.path.exists(path):
+        raise UsageError(f"{named} is no regular file: give a file, as it is read several times")
     else:
         raise UsageError(f"{named} is not there{path_hint(path)}")
 
@@ -209,7 +211,9 @@ def _check_tokenizer(path: str | None) -> None:
             "--config.data.tokenizer.path=FILE, or use another data.tokenizer.kind"
         )
     if not os.path.isfile(path):
-        reason = "is a folder" if os.path.isdir(path) else f"is not there{path_hint(path)}"
+        reason = f"is not there{path_hint(path)}"
+        if os.path.exists(path):
+            reason = "is a folder" if os.path.isdir(path) else "is no regular file"
         raise UsageError(f"data.tokenizer.path={path} {reason}: give a tokenizer.json")
     _check_readable(f"data.tokenizer.path={path}", path)
 
@@ -232,6 +236,8 @@ def nearest_path(path: str | os.PathLike[str]) -> str | None:
 
 def path_hint(path: str) -> str:
     """Return a hint for messages about `path`, which does not exist: a similar path, if any."""
+    if os.path.islink(path):
+        return f" (it is a link to {os.readlink(path)})"
     if near := nearest_path(path):
         return f" (did you mean {near}?)"
     return _relative_hint(path)

@@ -3,12 +3,16 @@
 import glob
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 from configs.errors import UsageError
-from data.sources.splits import Layout, assign, trained_on
+from data.sources.splits import Layout, assign, listed, trained_on
+
+_SYSTEM_FOLDERS = ("@eadir", "$recycle.bin", "lost+found", "system volume information", "__macosx")
+_BACKUPS = ("~", ".bak", ".orig", ".swp")
 
 
 def find_files(
@@ -19,6 +23,7 @@ def find_files(
 
     The path is a file, a folder or a glob. The files of a folder are assigned to splits by
     `splits.assign`; a file, and what a glob matches, is for training. A folder may have no files.
+    Editors' backups are left out with a warning, except if a glob matches nothing else.
 
     settings: `config.data`.
     accepts: returns whether to take a file of a folder or glob.
@@ -26,10 +31,12 @@ def find_files(
     Raises UsageError if there is no such file or folder, if no file matches a glob, or if a folder
     is not clearly divided into splits.
     """
-    given, path = settings.path, Path(settings.path).expanduser()
+    given, path, left_out = settings.path, Path(settings.path).expanduser(), list[Path]()
     if path.is_dir():
-        files = sorted(file for file in files_in(path) if accepts(file))
-        return assign(files, lambda file: name_below(path, file), settings), path
+        files = sorted(file for file in files_in(path, left_out) if accepts(file))
+        layout = assign(files, lambda file: name_below(path, file), settings)
+        warnings = (*_left_out(path, filter(accepts, left_out)), *layout.warnings)
+        return replace(layout, warnings=warnings), path
     if path.is_file():
         files, root = [path], path.parent
     elif not glob.has_magic(given):
@@ -39,25 +46,63 @@ def find_files(
         files = sorted(file for file in found if file.is_file() and accepts(file))
         if not files:
             raise UsageError(f"{given}: no file matches")
+        kept = [file for file in files if not _is_backup(file.name)] or files
+        left_out, files = sorted({*files} - {*kept}), kept
         root = Path(os.path.commonpath([file.parent for file in files]))
     names = [name_below(root, file) for file in files] if settings.splits == "names" else []
-    return Layout({"train": files}, {}, trained_on(names)), root
+    return Layout({"train": files}, {}, (*_left_out(root, left_out), *trained_on(names))), root
 
 
-def files_in(folder: Path) -> Iterator[Path]:
+def files_in(folder: Path, left_out: list[Path] | None = None) -> Iterator[Path]:
     """Yield all files in `folder` and its subfolders, except hidden ones and linked folders.
+
+    left_out: a list to which those files are appended that are not yielded, though they are not
+        hidden: editors' backups, and what is no regular file, such as a pipe, which might never
+        end.
 
     Raises UsageError if a folder can't be read.
     """
     for parent, folders, files in os.walk(folder, onerror=_refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [name for name in folders if not is_hidden(name)]
         for name in files:
-            if not name.startswith("."):
-                yield Path(parent) / name
+            path = Path(parent) / name
+            if is_hidden(name):
+                continue
+            if _is_backup(name) or (not path.is_file() and os.path.exists(path)):
+                if left_out is not None:
+                    left_out.append(path)
+            else:  # with links to what is not there: reading them is an error
+                yield path
+
+
+def is_hidden(name: str) -> bool:
+    """Return whether a file or folder is hidden by its name: it begins with a dot, or is a folder
+    in which a system keeps its own files, such as thumbnails."""
+    return name.startswith(".") or name.lower() in _SYSTEM_FOLDERS
+
+
+def _is_backup(name: str) -> bool:
+    return name.startswith("~$") or name.lower().endswith(_BACKUPS)
+
+
+def _left_out(root: Path, paths: Iterable[Path]) -> Iterator[str]:
+    if names := [name_below(root, path) for path in sorted(paths)]:
+        yield (
+            f"{listed(names)} {'is' if len(names) == 1 else 'are'} left out: editors' backups "
+            f"(~$*, *{', *'.join(_BACKUPS)}) and what is no regular file are not read"
+        )
 
 
 def _refuse(error: OSError) -> NoReturn:
-    raise UsageError(f"{error.filename} can't be read: {error.strerror}") from None
+    raise unreadable(Path(error.filename), error) from None
+
+
+def unreadable(path: Path, error: OSError) -> UsageError:
+    """Return the error for a file or folder that can't be read, or for a link to nothing."""
+    if path.is_symlink() and not os.path.exists(path):
+        to = os.readlink(path)
+        return UsageError(f"{path} is a link to {to}, which is not there: mend or delete it")
+    return UsageError(f"{path} can't be read: {error.strerror or error}")
 
 
 def read_file(path: Path) -> bytes:
@@ -65,7 +110,7 @@ def read_file(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise UsageError(f"{path} can't be read: {error.strerror}") from None
+        raise unreadable(path, error) from None
 
 
 def file_sha256(path: Path) -> str:
@@ -74,7 +119,7 @@ def file_sha256(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise UsageError(f"{path} can't be read: {error.strerror}") from None
+        raise unreadable(path, error) from None
 
 
 def name_below(root: Path, path: Path) -> str:

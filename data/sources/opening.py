@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import UsageError
+from data.sources.files import unreadable
 
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 """The suffixes that a compressed file may have after its own."""
@@ -55,7 +56,7 @@ def open_text(path: Path) -> Iterator[io.BufferedReader]:
             refuse_other_files(path, plain.peek(_HEAD_BYTES))
             yield plain
     except OSError as error:
-        raise UsageError(f"{path} can't be read: {error.strerror or error}") from None
+        raise unreadable(path, error) from None
 
 
 def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from configs.errors import UsageError
 from data.file_stat_cache import FileStatCache
-from data.sources.files import files_in, name_below
+from data.sources.files import files_in, is_hidden, name_below
 from data.sources.opening import lines_of, without_compression
 from data.sources.records import TABLE_SUFFIXES, PairRecords, listed, open_pairs
 from data.sources.splits import assign, split_of
@@ -92,7 +92,7 @@ def _find(settings: Any) -> dict[str, Sides]:
     is_folder, languages = path.is_dir(), (settings.source_language, settings.target_language)
     folder = path if is_folder else path.parent
     there = [one for one in sorted(folder.iterdir()) if one.is_file()] if folder.is_dir() else []
-    there = [one for one in there if not one.name.startswith(".")]
+    there = [one for one in there if not is_hidden(one.name)]
     sources, targets = (_side(folder, there, language) for language in languages)
     if is_folder and not (sources or targets or any(map(_is_table, there))):
         there = sorted(files_in(folder))

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from configs.errors import UsageError
 from data.cache import digest
+from data.sources.files import is_hidden
 from data.sources.records import PairRecords, TextRecords
 from data.sources.source import MadeExamples, RawSplits, held_out_mask
 from data.sources.splits import SPLITS
@@ -331,7 +332,7 @@ def _folders(folder: Path) -> list[Path]:
     """Return the subfolders sorted by name, except hidden ones and downloads."""
     if not folder.is_dir():
         return []
-    names = [p for p in sorted(folder.iterdir()) if p.is_dir() and not p.name.startswith(".")]
+    names = [p for p in sorted(folder.iterdir()) if p.is_dir() and not is_hidden(p.name)]
     return [p for p in names if p.name != "downloads"]
 
 

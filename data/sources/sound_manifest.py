@@ -18,7 +18,7 @@ from data.classes import alike, class_names, classes_of, joined
 from data.codecs.sound import Waveform, decode_sound
 from data.file_stat_cache import FileStatCache
 from data.forms import nfc
-from data.sources.files import file_sha256, find_files, read_file
+from data.sources.files import file_sha256, find_files, is_hidden, read_file
 from data.sources.opening import open_text
 from data.sources.records import TABLE_SUFFIXES, listed
 from data.sources.source import MadeExamples, RawSplits, copies, hold_out
@@ -196,7 +196,8 @@ def _find_tables(settings: Any) -> Layout[Path]:
     path, kinds = Path(settings.path).expanduser(), listed(TABLE_SUFFIXES)
     if path.is_file() and not _is_table(path):
         raise UsageError(f"{path}: recordings are listed in {kinds}")
-    is_flat = path.is_dir() and any(one.is_file() and _is_table(one) for one in path.iterdir())
+    beside = path.iterdir() if path.is_dir() else ()
+    is_flat = any(map(_is_table, (p for p in beside if p.is_file() and not is_hidden(p.name))))
     layout, _ = find_files(
         settings, lambda file: _is_table(file) and (not is_flat or file.parent == path)
     )
