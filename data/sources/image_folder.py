@@ -12,9 +12,9 @@ from data.cache import digest
 from data.classes import alike
 from data.file_stat_cache import FileStatCache
 from data.forms import joined, nfc
-from data.sources.files import file_sha256, files_in, name_below, read_file
+from data.sources.files import file_sha256, files_in, is_hidden, name_below, read_file
 from data.sources.source import MadeExamples, RawSplits, copies, hold_out
-from data.sources.splits import SPLITS, Layout, assign_folders, split_of
+from data.sources.splits import SPLITS, Layout, assign_folders, listed, split_of
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff")
 
@@ -70,22 +70,29 @@ def open_source(settings: Any) -> ImageFolder:
     Without a validation split, `data.validation_fraction` of the training images is held out,
     chosen by a hash of their names. Files without the suffix of an image, in no class folder or
     outside the split folders are ignored with a warning; hidden files, without one. A class folder
-    may be a symbolic link. Raises UsageError if a split has no images, if there is only one
-    class, or if the splits differ in their classes.
+    may be a symbolic link. SPLIT/SPLIT/CLASS, as some archives unpack, is read with a warning.
+    Raises UsageError if a split has no images, if there is only one class, if the splits differ in
+    their classes, or if splits are inside of the classes.
     """
     root = Path(settings.path).expanduser()
     layout = assign_folders([*_of_pictures(root)], settings)
     parts = {split: folder for split, (folder,) in layout.splits.items()}
-    found = {split: _Found(folder) for split, folder in (parts or {"train": root}).items()}
+    folders = {split: _without_twin(folder) for split, folder in parts.items()}
+    found = {split: _Found(folder) for split, folder in (folders or {"train": root}).items()}
     classes = found["train"].classes()
     _check_classes(settings.path, found, classes)
+    if settings.splits == "names":
+        _refuse_inner_splits(settings.path, found["train"])
     pictures = {split: _pictures(one, root, settings) for split, one in found.items()}
     share = 0.0 if "validation" in pictures else settings.validation_fraction
     if share:
         train, validation = hold_out(pictures["train"], share, lambda one: one.name)
         pictures |= {"train": train, "validation": validation}
     warnings = [*_beside(root, [one.name for one in parts.values()])] if parts else []
+    doubled = [folders[split] for split, outer in parts.items() if folders[split] != outer]
+    warnings += [f"the classes of {one.parent} are read from {one}" for one in doubled]
     warnings += [note for one in found.values() for note in one.warnings(classes)]
+    warnings += _doubtful_classes(found["train"], classes)
     warnings += joined((name for one in found.values() for name in one.folders()), "classes")
     warnings += [*alike(classes), *copies(pictures, "pictures")]
     if lost := sorted(set(classes) - {one.label for one in pictures["train"]}):
@@ -101,13 +108,16 @@ class _Found:
         self.folder = folder
         self.files: list[tuple[Path, str]] = []  # paths of images, and their classes
         self.others: list[Path] = []
-        there = [*files_in(folder)]
+        self.inside: dict[str, set[str]] = {}  # names of folders with images in those of classes
+        there = [*files_in(folder, self.others)]
         for path in self.folders().values():
-            there += files_in(path) if path.is_symlink() else ()
+            there += files_in(path, self.others) if path.is_symlink() else ()
         for path in sorted(there):
             parts = name_below(folder, path).split("/")
             if len(parts) > 1 and _is_picture(path):
                 self.files.append((path, nfc(parts[0])))
+                if len(parts) > 2:
+                    self.inside.setdefault(nfc(parts[0]), set()).add(nfc(parts[1]))
             else:
                 self.others.append(path)
         self.counts = Counter(label for _, label in self.files)
@@ -116,10 +126,16 @@ class _Found:
         """Return the names of the classes that have images."""
         return tuple(sorted(self.counts))
 
+    def loose(self) -> str:
+        """Return a hint that images are in no folder of a class, or nothing."""
+        count = sum(map(_is_picture, self.others))
+        what = "1 picture is" if count == 1 else f"{count:,} pictures are"
+        return f": {what} directly in {self.folder}" if count else ""
+
     def folders(self) -> dict[str, Path]:
         """Return the subfolders by name, with or without images."""
         with os.scandir(self.folder) as there:
-            found = [Path(one.path) for one in there if one.is_dir() and one.name[0] != "."]
+            found = [Path(one.path) for one in there if one.is_dir() and not is_hidden(one.name)]
         return {name_below(self.folder, path): path for path in sorted(found)}
 
     def warnings(self, classes: Sequence[str]) -> Iterator[str]:
@@ -133,17 +149,60 @@ class _Found:
             commonest = Counter(path.suffix.lower() for path in self.others).most_common(3)
             yield (
                 f"{len(self.others)} file{plural} in {self.folder} left out: no picture by its "
-                f"name ({', '.join(SUFFIXES)}), or in no folder of a class; such as "
-                f"{', '.join(str(one_of_each[suffix]) for suffix, _ in commonest)}"
+                f"name ({', '.join(SUFFIXES)}), in no folder of a class, or no regular file; "
+                f"such as {', '.join(str(one_of_each[suffix]) for suffix, _ in commonest)}"
             )
 
 
 def _of_pictures(root: Path) -> Iterator[Path]:
     """Yield the folders in `root` that hold a picture, or whose name says only a split."""
-    for folder in sorted(one for one in root.iterdir() if one.is_dir() and one.name[0] != "."):
+    for folder in sorted(p for p in root.iterdir() if p.is_dir() and not is_hidden(p.name)):
         _, is_split = split_of(folder.name) or (None, False)
         if is_split or any(map(_is_picture, files_in(folder))):
             yield folder
+
+
+def _without_twin(folder: Path) -> Path:
+    """Return the folder named like `folder`, if it is all that this holds; else `folder`."""
+    twin = folder / folder.name
+    if not os.path.isdir(twin) or any(
+        path != twin and not is_hidden(path.name) for path in folder.iterdir()
+    ):
+        return folder
+    return twin
+
+
+def _refuse_inner_splits(path: str, train: _Found) -> None:
+    """Raise UsageError if a class holds train/ and the folder of another split."""
+    for label, names in sorted(train.inside.items()):
+        splits = {name: said[0] for name in sorted(names) if (said := split_of(name)) and said[1]}
+        if "train" in splits.values() and len({*splits.values()}) > 1:
+            raise UsageError(
+                f"data.path={path}: {listed([f'{label}/{name}' for name in splits])} are named "
+                f"after splits, but are inside of a class: arrange them as "
+                f"{listed([f'{name}/{label}' for name in splits])}; data.splits=none takes "
+                "everything for training"
+            )
+
+
+def _doubtful_classes(train: _Found, classes: Sequence[str]) -> Iterator[str]:
+    """Yield a warning if the folders inside those of the classes may be the classes instead."""
+    counts = Counter(name for names in train.inside.values() for name in names)
+    shared = sorted(name for name, count in counts.items() if 2 * count > len(classes))
+    if len(shared) > 1:
+        holds = "each holds" if min(counts[n] for n in shared) == len(classes) else "most hold"
+        yield (
+            f"the classes are {listed(classes)}, though {holds} the folders {listed(shared)}: if "
+            "these are the classes, arrange the pictures as "
+            f"{train.folder}/{shared[0]}/{classes[0]}"
+        )
+        return
+    for label, names in sorted(train.inside.items()):
+        if twins := sorted(names.intersection(classes) - {label}):
+            yield (
+                f"{train.folder}/{label} is a class of its own, though it holds {listed(twins)}, "
+                f"as do the folders beside it: is it a copy?"
+            )
 
 
 def _is_picture(path: Path) -> bool:
@@ -152,7 +211,7 @@ def _is_picture(path: Path) -> bool:
 
 def _beside(root: Path, parts: Sequence[str]) -> Iterator[str]:
     """Yield a warning if `root` has entries besides the split folders `parts`; they are ignored."""
-    others = sorted({one.name for one in root.iterdir() if one.name[0] != "."} - {*parts})
+    others = sorted({p.name for p in root.iterdir() if not is_hidden(p.name)} - {*parts})
     if others:
         more = f" and {len(others) - 5} more" if len(others) > 5 else ""
         are = "is" if len(parts) == 1 else "are"
@@ -164,19 +223,25 @@ def _check_classes(path: str, found: Mapping[str, _Found], classes: Sequence[str
     if not classes:
         raise UsageError(
             f"data.path={path}: there is no picture ({', '.join(SUFFIXES)}) in a folder of its "
-            f"class, {train.folder}/CLASS/NAME.jpg"
+            f"class, {train.folder}/CLASS/NAME.jpg{train.loose()}"
         )
     if len(classes) == 1:
         inside = next(path for name, path in train.folders().items() if nfc(name) == classes[0])
-        deeper = len(found) == 1 and len(_Found(inside).classes()) > 1
-        hint = f", or data.path={inside}" if deeper else ""
+        hint = ""
+        if len(_Found(inside).classes()) > 1:
+            hint = f", or data.path={inside}"
+            if len(found) > 1:
+                hint = f", as are in {inside}: move them from there to {train.folder}"
         raise UsageError(
             f"data.path={path}: all pictures are of one class, {classes[0]}: give a folder for "
             f"each class, {train.folder}/CLASS/NAME.jpg{hint}"
         )
     for split, one in found.items():
         if not one.files:
-            raise UsageError(f"data.path={path}: there is no picture for {split}")
+            raise UsageError(
+                f"data.path={path}: there is no picture for {split} in a folder of its class, "
+                f"{one.folder}/CLASS/NAME.jpg{one.loose()}"
+            )
         more = sorted({*one.classes()} - {*classes})
         missing = sorted({*classes} - {*map(nfc, one.folders())})
         if more or missing:
