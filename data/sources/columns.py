@@ -89,10 +89,5 @@ class _Look:
 
 
 def _is_zero(value: Any) -> bool:
-    """Return whether the start of a recording in its file is 0, or missing."""
-    if value is None or not str(value).strip():
-        return True
-    try:
-        return float(value) == 0 or float(value) != float(value)
-    except (TypeError, ValueError):
-        return False
+    """Return whether the start of a recording in its file is 0, such as 00:00:00, or missing."""
+    return value is None or str(value).strip(" 0:.") in ("", "nan", "NaN")
