@@ -22,6 +22,7 @@ from data.dataset import Dataset, ExampleCodec, Split, token_type
 from data.progress import Progress, read_blocks
 from data.records import write_names, write_records
 from data.sources.source import RawExamples, RawSplits
+from data.sources.tables import listed_names
 from data.text import (
     PIECES_AT_ONCE,
     TOKENIZER,
@@ -143,7 +144,7 @@ class LabelledTextPreparation:
         warnings = [*metadata["joined"]]
         if lost := metadata["lost"]:
             warnings.append(
-                f"every text labelled {', '.join(lost)} is held out: training sees none"
+                f"every text labelled {listed_names(lost)} is held out: training sees none"
             )
         warnings += alike(classes)
         warnings += many(classes, sum(one.examples for one in splits.values()), "texts")

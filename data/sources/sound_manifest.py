@@ -119,7 +119,7 @@ def open_labels(settings: Any) -> SoundManifest:
     warnings += [*joined(class_of), *alike(classes)]
     warnings += many(classes, sum(map(len, recordings.values())), "recordings")
     if lost := sorted(set(classes) - labels["train"]):
-        warnings.append(f"every recording of {', '.join(lost)} is held out: training hears none")
+        warnings.append(f"every recording of {listed_names(lost)} is held out: training hears none")
     return SoundManifest("sound_labels", recordings, classes, tuple(warnings), share, layout)
 
 

@@ -208,7 +208,7 @@ def no_such_field(
 
 
 def listed_names(names: Iterable[str]) -> str:
-    """Return the names of fields for a message, without most of those that are long or many."""
+    """Return names for a message, without most of those that are long or many."""
     names = [" ".join(name.split()) or repr(name) for name in names]
     listed = [
         name if len(name) <= _LISTED_CHARACTERS else f"{name[:_LISTED_CHARACTERS]}..."

@@ -237,6 +237,9 @@ def test_texts_that_seem_to_be_missing_are_told_and_learnt(tmp_path):
 def test_more_classes_than_half_of_the_texts_are_told(tmp_path):
     rows = [(f"text {n}", f"name {n}") for n in range(20)]
     told = "20 classes for 20 texts: is data.label_field the column of the label?"
+    lines = list[str]()
+    prepare(settings(write(tmp_path / "b.csv", rows), validation_fraction=0.9), warn=lines.append)
+    assert lines[0].endswith(", 7 more is held out: training sees none") and lines[1] == told
     assert told_of(write(tmp_path / "a.csv", rows))[1] == [told]
     assert told_of(write(tmp_path / "a.csv", rows * 2))[1] == []
 
