@@ -2,12 +2,15 @@
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from configs.errors import UsageError
 
 _WHOLE = re.compile(r"([+-]?[0-9]+)(\.0+)?")  # an integer, or one that a program wrote as 1.0
-_MISSING = ("nan", "NaN", "null", "NULL", "None", "<NA>", "N/A")  # how programs write no value
+_NO_VALUES = ("nan", "NaN", "NAN", "NaT", "null", "NULL", "(null)", "None", "NA", "N/A", "n/a",
+              "<NA>", "\\N", "#N/A", "#NAME?", "#REF!", "#VALUE!", "#DIV/0!")  # fmt: skip
+"""How programs write that there is no value."""
+_FEWEST_CLASSES = 10  # fewer are never called many
 
 
 def classes_of(labels: Iterable[str]) -> dict[str, str]:
@@ -70,8 +73,33 @@ def alike(classes: Iterable[str]) -> Iterator[str]:
     yield from _told("classes that differ in capitals or spaces alone are told apart", confused)
     confused = _confused(classes, _number)
     yield from _told("classes that are equal as numbers are told apart", confused)
-    missing = [repr(name) for name in classes if name in _MISSING]
+    missing = [repr(name) for name in classes if name in (*_NO_VALUES, "none", "-")]
     yield from _told("classes that seem to be missing labels are learnt like others", missing)
+
+
+def many(classes: Sequence[str], examples: int, things: str) -> Iterator[str]:
+    """Yield a warning if there are more classes than half of the examples. things: the noun for an
+    example, in the plural."""
+    if len(classes) > max(_FEWEST_CLASSES, examples / 2):
+        yield (
+            f"{len(classes):,} classes for {examples:,} {things}: is data.label_field the column "
+            "of the label?"
+        )
+
+
+def is_no_value(text: str) -> bool:
+    """Return whether a whole text is what programs write if there is no value, such as nan."""
+    return text.strip() in _NO_VALUES
+
+
+def no_values(found: Sequence[str], of_all: str) -> Iterator[str]:
+    """Yield a warning if there are texts for which `is_no_value` is true.
+
+    found: these texts.
+    of_all: all texts, in words, such as "100 texts of train".
+    """
+    if found:
+        yield f"{len(found):,} of {of_all} seem to be missing, such as {found[0]!r}, and are learnt"
 
 
 def _confused(classes: Iterable[str], key: Callable[[str], str]) -> list[str]:

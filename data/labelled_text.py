@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from configs.data_spec import DataSpec
 from configs.errors import UsageError
 from data.cache import digest
-from data.classes import alike, class_names, classes_of, joined
+from data.classes import alike, class_names, classes_of, is_no_value, joined, many, no_values
 from data.cleaning import Pieces
 from data.codecs.tokenizers import Tokenizer
 from data.dataset import Dataset, ExampleCodec, Split, token_type
 from data.progress import Progress, read_blocks
 from data.records import write_names, write_records
 from data.sources.source import RawExamples, RawSplits
+from data.sources.tables import listed_names
 from data.text import (
     PIECES_AT_ONCE,
     TOKENIZER,
@@ -101,6 +102,7 @@ class LabelledTextPreparation:
         tokenizer = make_tokenizer(self.settings.tokenizer, [Pieces(splits["train"])], progress)
         tokenizer.save(folder / TOKENIZER)
         codec, metadata, hashes = self._codec(tokenizer), {}, {}
+        notes = [*joined(class_of)]
         number_of = {name: number for number, name in enumerate(classes)}
         numbers = {label: number_of[name] for label, name in class_of.items()}
         around = len(tokenizer.framed(np.empty(0, np.int32)))
@@ -110,20 +112,21 @@ class LabelledTextPreparation:
                 f"{around} tokens around each"
             )
         for split, records in splits.items():
-            cut, names, counts = list[str](), list[str](), list[int]()
+            cut, names, counts, missing = list[str](), list[str](), list[int](), list[str]()
             texts = _texts(f"tokenising {split}", records, tokenizer, progress)
             path, blocks = (
                 folder / f"{split}.array_record",
-                _store(texts, codec, tokenizer, numbers, names, cut, counts),
+                _store(texts, codec, tokenizer, numbers, names, cut, counts, missing),
             )
             count, hashes[split] = write_records(path, blocks)
             write_names(path, names)
+            notes += no_values(missing, f"{count:,} texts of {split}")
             metadata[split] = {"examples": count, "cut": len(cut), "tokens": sum(counts)}
         decided = {"records": hashes, "vocabulary": tokenizer.vocabulary(), "classes": classes}
         lost = sorted(set(classes) - labels["train"])
         fingerprint = digest(decided)
         return {"fingerprint": fingerprint, "splits": metadata, "classes": classes, "lost": lost,
-                "joined": [*joined(class_of)]}  # fmt: skip
+                "joined": notes}  # fmt: skip
 
     def open(self, folder: Path, metadata: Mapping[str, Any]) -> Dataset:
         tokenizer, classes = Tokenizer.load(folder / TOKENIZER), tuple(metadata["classes"])
@@ -141,9 +144,10 @@ class LabelledTextPreparation:
         warnings = [*metadata["joined"]]
         if lost := metadata["lost"]:
             warnings.append(
-                f"every text labelled {', '.join(lost)} is held out: training sees none"
+                f"every text labelled {listed_names(lost)} is held out: training sees none"
             )
         warnings += alike(classes)
+        warnings += many(classes, sum(one.examples for one in splits.values()), "texts")
         warnings += [
             f"{one.cut:,} of {one.examples:,} texts of {name} are longer than "
             f"data.sequence_length={codec.length} and cut"
@@ -188,14 +192,18 @@ def _store(
     names: list[str],
     cut: list[str],
     counts: list[int],
+    missing: list[str],
 ) -> Iterator[NDArray[Any]]:
     """Yield the records of `texts`. numbers: the number of each label's class.
 
-    Appends to three lists: the name of each text to `names`, the name of each text that was cut to
-    `cut`, and the number of tokens that were kept to `counts`.
+    Appends to four lists: the name of each text to `names`, the name of each text that was cut to
+    `cut`, the number of tokens that were kept to `counts`, and each text that seems to be a missing
+    one to `missing`.
     """
     for first, tokens in texts:
         names.append(first["document"].decode())
+        if is_no_value(text := first["text"].decode()):
+            missing.append(text)
         if not len(tokens):
             raise UsageError(f"{names[-1]}: its text has no token")
         stored = tokenizer.framed(tokens)

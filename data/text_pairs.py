@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from configs.data_spec import DataSpec
 from configs.errors import UsageError
 from data.cache import digest
+from data.classes import is_no_value
 from data.cleaning import Pieces
 from data.codecs.tokenizers import Tokenizer
 from data.dataset import Dataset, ExampleCodec, Split, token_type
@@ -238,6 +239,8 @@ class _Writing:
                 sides = self._fit([tokens[row] for row in rows])
                 if sides is None:
                     continue
+                for side, row in zip(("source", "target"), rows, strict=True):
+                    self._counts[f"missing {side}"] += is_no_value(texts[row])
                 block.append(self._codec.encode(*sides))
                 lengths.append([len(side) + 1 for side in sides])
                 if self._split != "train":
@@ -259,12 +262,15 @@ class _Writing:
         """Return warnings about pairs that were left out or cut. pairs: the number of all pairs."""
         source, target = self._limits
         limits = f"data.max_source_length={source}", f"data.max_target_length={target}"
+        missing = "seem to be missing, such as nan or NULL, and are learnt"
         messages = {
             "empty": ("pairs", "lack a text, and are left out"),
             "too long": ("pairs", f"are longer than {' or '.join(limits)}, and left out"),
             "cut source": ("sources", f"are longer than {limits[0]}, and cut"),
             "cut target": ("targets", f"are longer than {limits[1]}, and cut: the rest counts for "
                            "nothing"),
+            "missing source": ("sources", missing),
+            "missing target": ("targets", missing),
         }  # fmt: skip
         return [
             f"{self._counts[what]:,} of {pairs:,} {things} of {self._split} {happened}"

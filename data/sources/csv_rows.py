@@ -20,7 +20,8 @@ class CSV(Rows):
 
     In a .tsv, tabs separate the values, and quotation marks have no special meaning, as is usual in
     text data sets. If the first line says otherwise (`sep=;`), or names several columns only
-    with another separator, that one is used, with a warning. Blank lines are skipped.
+    with another separator, that one is used, with a warning. Blank lines are skipped, and rows of
+    separators alone too.
     """
 
     @property
@@ -29,6 +30,21 @@ class CSV(Rows):
             return ()
         name = _SEPARATORS.get(self._separator, repr(self._separator))
         return (f"{self.path} is read with {name} between the fields, as in its first line",)
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """The names of the columns."""
+        _, names = next(self._rows(), (0, []))
+        return [name.strip() for name in names]
+
+    @property
+    def blank_rows(self) -> int:
+        """The number of rows that have separators and no value, which are left out."""
+        nothing = f' \t\r\n"{self._separator}'.encode()
+        lines = (line for _, line in lines_of(self.path))
+        if not any(line.strip(b"\r\n") and not line.strip(nothing) for line in lines):
+            return 0  # much quicker than to read all rows
+        return sum(not any(map(str.strip, values)) for _, values in self._every_row())
 
     def _read(self, fields: Mapping[str, str]) -> Iterator[Row]:
         names, head = list[str](), 0
@@ -74,7 +90,11 @@ class CSV(Rows):
         return lines[1:], 4 * characters  # UTF-8 has at most four bytes per character
 
     def _rows(self) -> Iterator[tuple[int, list[str]]]:
-        """Yield each row, and before it the number of its first line."""
+        """Yield each row that has a value, and before it the number of its first line."""
+        return (row for row in self._every_row() if any(map(str.strip, row[1])))
+
+    def _every_row(self) -> Iterator[tuple[int, list[str]]]:
+        """Yield each row that is no blank line, and before it the number of its first line."""
         number, head = self._first_line
         start = number + 1 if _SAID.fullmatch(head) else number  # where the names are
         lines = (

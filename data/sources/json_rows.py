@@ -42,6 +42,11 @@ class JSONLines(Rows):
                 record = _decoded(text)
             except (json.JSONDecodeError, RecursionError) as error:
                 column = f", column {error.colno}" if isinstance(error, ValueError) else ""
+                if text.strip() == "{":
+                    column += (
+                        f". Every object stands on one line of its own: jq -c . {self.path} > NEW "
+                        "writes it so"
+                    )
                 raise UsageError(f"{where} is no JSON: {_reason(error)}{column}") from None
             yield where, _row(where, record, fields)
 

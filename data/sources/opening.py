@@ -38,7 +38,10 @@ _OTHERS = (
     ),
     (rb"PK\x03\x04", "a ZIP archive or a workbook of Excel: unpack it, or save it as CSV"),
     (rb".{257}ustar", "a tar archive: unpack it"),
-    (rb"PAR1\x15", "a Parquet file, and no text: its name has to end in .parquet"),
+    (
+        rb"PAR1\x15",
+        "a Parquet file, and no text: data.source=records reads it, if its name ends in .parquet",
+    ),
 )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from configs.errors import UsageError
 from data.sources.opening import refuse_other_files
-from data.sources.tables import Row, Rows, check_fields, no_text
+from data.sources.tables import Row, Rows, check_fields, decode, no_text
 
 
 class Parquet(Rows):
@@ -19,6 +19,19 @@ class Parquet(Rows):
         """Return the name of row number `row` (from 0): the file and the number."""
         return f"{self.name} row {row}"
 
+    @property
+    def columns(self) -> Sequence[str]:
+        """The names of the columns."""
+        return [name for name, _ in _columns(self._open().schema_arrow)]
+
+    def values(self, column: str) -> Iterator[tuple[str, Any]]:
+        """Yield each row's location, and its value in `column`."""
+        for where, row in self.read({column: ""}):
+            value = row[column]
+            if isinstance(value, bytes):
+                value = decode(value, self.invalid_utf8, where)
+            yield where, value
+
     def _read(self, fields: Mapping[str, str]) -> Iterator[Row]:
         import pyarrow
 
@@ -26,7 +39,7 @@ class Parquet(Rows):
         kinds, named = dict(_columns(file.schema_arrow)), [*fields]
         texts = [name for name, kind in kinds.items() if _is_text(kind)]
         check_fields(str(self.path), fields, kinds)
-        if self.field not in texts:
+        if self.field in fields and self.field not in texts:
             raise no_text(str(self.path), self.field, str(kinds[self.field]), texts)
         try:
             for batch in file.iter_batches(batch_size=1024, columns=named):
@@ -58,7 +71,9 @@ class Parquet(Rows):
         except (OSError, pyarrow.ArrowException) as error:
             if self.path.is_file():
                 with self.path.open("rb") as file:
-                    refuse_other_files(self.path, file.read(512))
+                    head = file.read(512)
+                if not head.startswith(b"PAR1"):
+                    refuse_other_files(self.path, head)
             raise UsageError(f"{self.path} is no whole Parquet file: {_line(error)}") from None
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from configs.errors import UsageError
 from data.file_stat_cache import FileStatCache
+from data.sources.columns import describe_unread
 from data.sources.documents import PIECE_CHARACTERS, pieces, text_features
 from data.sources.files import file_sha256, find_files, name_below
 from data.sources.opening import COMPRESSED, compressible
@@ -178,7 +179,8 @@ def open_source(settings: Any) -> TextRecords:
     that wrong field names fail at once. Raises UsageError, for instance if there are no records.
     """
     tables, decided, layout = open_tables(settings, SUFFIXES, settings.text_field, Rows.texts)
-    return TextRecords.of(settings, tables, Rows.texts, decided, layout=layout)
+    told = describe_unread(tables, [settings.text_field], settings)
+    return TextRecords.of(settings, tables, Rows.texts, decided, layout=layout, warnings=told)
 
 
 def open_labelled(settings: Any) -> LabelledRecords:
@@ -187,7 +189,9 @@ def open_labelled(settings: Any) -> LabelledRecords:
     text, label = settings.text_field, settings.label_field
     read = partial(Rows.labelled, label=label)
     tables, decided, layout = open_tables(settings, TABLE_SUFFIXES, text, read)
-    return LabelledRecords.of(settings, tables, read, {**decided, "label": label}, layout=layout)
+    decided |= {"label": label}
+    told = describe_unread(tables, [text, label], settings)
+    return LabelledRecords.of(settings, tables, read, decided, layout=layout, warnings=told)
 
 
 def open_pairs(settings: Any) -> PairRecords:
@@ -196,7 +200,9 @@ def open_pairs(settings: Any) -> PairRecords:
     source, target = settings.sides()
     read = partial(Rows.pairs, target=target)
     tables, decided, layout = open_tables(settings, TABLE_SUFFIXES, source, read)
-    return PairRecords.of(settings, tables, read, {**decided, "target": target}, layout=layout)
+    decided |= {"target": target}
+    told = describe_unread(tables, [source, target], settings)
+    return PairRecords.of(settings, tables, read, decided, layout=layout, warnings=told)
 
 
 def open_tables(

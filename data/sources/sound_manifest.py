@@ -14,16 +14,17 @@ from typing import Any
 from configs.errors import UsageError
 from configs.reading.inputs import nearest_path
 from data.cache import digest
-from data.classes import alike, class_names, classes_of, joined
+from data.classes import alike, class_names, classes_of, is_no_value, joined, many, no_values
 from data.codecs.sound import Waveform, decode_sound
 from data.file_stat_cache import FileStatCache
 from data.forms import nfc
+from data.sources.columns import describe_unread, refuse_segments
 from data.sources.files import file_sha256, find_files, is_hidden, read_file
 from data.sources.opening import open_text
 from data.sources.records import TABLE_SUFFIXES, listed
 from data.sources.source import MadeExamples, RawSplits, copies, hold_out
 from data.sources.splits import SPLITS, Layout
-from data.sources.tables import open_rows
+from data.sources.tables import Rows, listed_names, open_rows
 
 _KNOWN = {
     "data.path_field": ("file_name", "audio_filepath", "audio_path", "audio", "file", "wav"),
@@ -91,8 +92,11 @@ def open_transcripts(settings: Any) -> SoundManifest:
     layout, told = _find_tables(settings), list[str]()
     found = _read(layout, settings, settings.text_field, "data.text_field", told)
     recordings, share = _cut(found, settings)
-    warnings = (*told, *_copies(recordings))
-    return SoundManifest("sound_transcripts", recordings, None, warnings, share, layout)
+    warnings = [*told, *_copies(recordings)]
+    for split, of in recordings.items():
+        missing = [one.target for one in of if is_no_value(one.target)]
+        warnings += no_values(missing, f"{len(of):,} transcripts of {split}")
+    return SoundManifest("sound_transcripts", recordings, None, tuple(warnings), share, layout)
 
 
 def open_labels(settings: Any) -> SoundManifest:
@@ -113,8 +117,9 @@ def open_labels(settings: Any) -> SoundManifest:
     )
     warnings = [*told, *_copies(recordings)]
     warnings += [*joined(class_of), *alike(classes)]
+    warnings += many(classes, sum(map(len, recordings.values())), "recordings")
     if lost := sorted(set(classes) - labels["train"]):
-        warnings.append(f"every recording of {', '.join(lost)} is held out: training hears none")
+        warnings.append(f"every recording of {listed_names(lost)} is held out: training hears none")
     return SoundManifest("sound_labels", recordings, classes, tuple(warnings), share, layout)
 
 
@@ -128,28 +133,41 @@ def _read(
     setting: the setting that names this field.
     told: a list to which warnings about the tables are appended.
     """
-    found: dict[str, list[Recording]] = {}
-    for split, tables in layout.splits.items():
+    found, fields = dict[str, list[Recording]](), {settings.path_field: "data.path_field"}
+    fields[target] = setting
+    opened = {
+        split: [_open(table, fields, settings) for table in tables]
+        for split, tables in layout.splits.items()
+    }
+    told += describe_unread(opened, fields, settings)
+    for split, tables in opened.items():
         found[split], missing = [], []
         with FileStatCache(
-            settings, "recordings", str(tables[0].absolute()), split
+            settings, "recordings", str(tables[0].path.absolute()), split
         ) as file_stat_cache:
-            for table in tables:
-                _check_columns(table, {settings.path_field: "data.path_field", target: setting})
-                rows = open_rows(table, table.name, settings.path_field, settings.invalid_utf8)
+            for rows in tables:
                 told += rows.warnings
                 for where, name, text in rows.recordings(target, setting):
-                    path = _file(table.parent, name)
+                    path = _file(rows.path.parent, name)
                     if not path.is_file():
-                        missing.append((where, table, name))
+                        missing.append((where, rows.path, name))
                     elif not missing:
                         sha256 = file_stat_cache.of(path, file_sha256)
                         found[split].append(Recording(path, name, text, sha256))
         if missing:
             raise _missing(missing)
         if not found[split]:
-            raise UsageError(f"{tables[0]} holds no recording")
+            raise UsageError(f"{tables[0].path} holds no recording")
     return found
+
+
+def _open(table: Path, fields: Mapping[str, str], settings: Any) -> Rows:
+    """Return the rows of a table. Raises UsageError if it lacks one of `fields`, in another
+    program's layout, or lists segments of files."""
+    _check_columns(table, fields)
+    rows = open_rows(table, table.name, settings.path_field, settings.invalid_utf8)
+    refuse_segments(rows, fields)
+    return rows
 
 
 def _file(folder: Path, name: str) -> Path:
@@ -186,7 +204,7 @@ def _check_columns(table: Path, fields: Mapping[str, str]) -> None:
         meant = " and ".join(f"{setting}={name}" for setting, name in known.items())
         raise UsageError(
             f"{table} has no field {' and no field '.join(map(repr, missing))}, but "
-            f"{', '.join(names)}: did you mean {meant}?"
+            f"{listed_names(names)}: did you mean {meant}?"
         )
 
 

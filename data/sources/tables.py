@@ -5,6 +5,7 @@ The names of nested fields have dots: `translation.en` in {"translation": {"en":
 
 import codecs
 import difflib
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -20,6 +21,7 @@ Row = tuple[str, Mapping[str, Any]]
 
 _LISTED, _LISTED_CHARACTERS = 12, 40  # the most fields listed in errors, and characters of each
 _DEEPEST = 8  # levels of nested fields
+_FIRST_ROWS = 20  # whose fields are the columns, where a file does not name them
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,21 @@ class Rows:
     def warnings(self) -> tuple[str, ...]:
         """Messages for the user about how the file is read."""
         return ()
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """The names of the columns; in JSON the fields of the first rows."""
+        first = itertools.islice(self.read({}), _FIRST_ROWS)
+        return [*dict.fromkeys(name for _, row in first for name, _ in leaves(row))]
+
+    @property
+    def blank_rows(self) -> int:
+        """The number of rows that have separators and no value, which are left out."""
+        return 0
+
+    def values(self, column: str) -> Iterator[tuple[str, Any]]:
+        """Yield each row's location, and its value in `column`; None if it has none."""
+        return ((where, row.get(column)) for where, row in self.read({}))
 
     def read(self, fields: Mapping[str, str]) -> Iterator[Row]:
         """Yield each row. fields: the fields that it must have, each with the setting that names
@@ -107,6 +124,9 @@ class Rows:
         text = row[field]
         if isinstance(text, bytes):
             return decode(text, self.invalid_utf8, where)
+        if text is None:
+            told = no_text(where, field, "null", ())
+            raise UsageError(f"{told}: give it a text, or leave it out")
         if not isinstance(text, str):
             texts = [name for name, value in leaves(row) if isinstance(value, str | bytes)]
             raise no_text(where, field, kind_of(text), texts)
@@ -184,13 +204,19 @@ def no_such_field(
     near += difflib.get_close_matches(field, free, n=1, cutoff=0.5)
     near += [name for name in free if len(field) > 3 and field in name]
     hint = f"did you mean {setting}={near[0]}?" if near else f"set {setting}{otherwise}"
+    return UsageError(f"{where} has no field {field!r}, but {listed_names(there)}: {hint}")
+
+
+def listed_names(names: Iterable[str]) -> str:
+    """Return names for a message, without most of those that are long or many."""
+    names = [" ".join(name.split()) or repr(name) for name in names]
     listed = [
         name if len(name) <= _LISTED_CHARACTERS else f"{name[:_LISTED_CHARACTERS]}..."
-        for name in there[:_LISTED]
+        for name in names[:_LISTED]
     ]
-    if len(there) > _LISTED:
-        listed.append(f"{len(there) - _LISTED} more")
-    return UsageError(f"{where} has no field {field!r}, but {', '.join(listed) or 'none'}: {hint}")
+    if len(names) > _LISTED:
+        listed.append(f"{len(names) - _LISTED} more")
+    return ", ".join(listed) or "none"
 
 
 def no_text(where: str, field: str, kind: str, texts: Iterable[str]) -> UsageError:
@@ -200,7 +226,8 @@ def no_text(where: str, field: str, kind: str, texts: Iterable[str]) -> UsageErr
     kind: the type of the field's value.
     texts: the names of the fields that contain text.
     """
-    others = f": text is in {', '.join(texts)}" if texts and kind != "null" else ""
+    texts = [*texts]
+    others = f": text is in {listed_names(texts)}" if texts and kind != "null" else ""
     return UsageError(f"{where}: field {field!r} holds {kind}, not text{others}")
 
 

@@ -220,6 +220,30 @@ def test_a_class_that_says_that_there_is_no_label_is_told(tmp_path):
     )
 
 
+@pytest.mark.parametrize("label", ["NA", "\\N", "#N/A", "(null)", "NaT", "none", "-"])
+def test_every_way_to_write_no_label_is_told(tmp_path, label):
+    _, told = told_of(write(tmp_path / "a.csv", [("a", "x"), ("b", "y"), ("c", label)]))
+    assert told == [f"classes that seem to be missing labels are learnt like others: {label!r}"]
+
+
+def test_texts_that_seem_to_be_missing_are_told_and_learnt(tmp_path):
+    texts = ["nan", "NaN", "NA", "\\N", "#NAME?", "a banana", "nanny"]
+    path = write(tmp_path / "a.csv", [(text, n % 2) for n, text in enumerate(texts)])
+    assert told_of(path)[1] == [
+        "5 of 7 texts of train seem to be missing, such as 'nan', and are learnt"
+    ]
+
+
+def test_more_classes_than_half_of_the_texts_are_told(tmp_path):
+    rows = [(f"text {n}", f"name {n}") for n in range(20)]
+    told = "20 classes for 20 texts: is data.label_field the column of the label?"
+    lines = list[str]()
+    prepare(settings(write(tmp_path / "b.csv", rows), validation_fraction=0.9), warn=lines.append)
+    assert lines[0].endswith(", 7 more is held out: training sees none") and lines[1] == told
+    assert told_of(write(tmp_path / "a.csv", rows))[1] == [told]
+    assert told_of(write(tmp_path / "a.csv", rows * 2))[1] == []
+
+
 def test_the_tokenizer_is_learnt_from_the_training_part(tmp_path):
     write(tmp_path / "train.csv", [("banana " * 20, n % 2) for n in range(9)])
     write(tmp_path / "test.csv", [("zebra " * 20, n % 2) for n in range(9)])

@@ -472,6 +472,29 @@ def test_tables_of_other_programs_are_told_apart(folder):
     assert "did you mean data.path_field=audio_filepath?" in refusal(folder / "nemo.jsonl")
 
 
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
+def test_segments_of_files_are_refused(folder, suffix):
+    rows, table = rows_of(folder), folder / f"one.{suffix}"
+    for column in ("offset", "start", "begin"):
+        write_table(table, [row | {column: 1.5 if n else 0.0} for n, row in enumerate(rows)])
+        message = refusal(table)
+        assert str(table) in message and f"field '{column}' is" in message
+        assert "segments of files are not read: cut the recordings first" in message
+    zero = "00:00.0" if suffix == "csv" else 0.0
+    write_table(table, [row | {"offset": zero, "duration": 9.5} for row in rows])
+    assert "columns that are not read: label, offset, duration" in warnings(table)
+
+
+def test_columns_and_transcripts_that_say_otherwise_are_told(folder):
+    rows, table = rows_of(folder), folder / "one.csv"
+    rows = [row | {"split": "test" if n % 5 else "train"} for n, row in enumerate(rows)]
+    rows[3]["text"] = rows[4]["text"] = "nan"
+    write_table(table, rows)
+    told = warnings(table, validation_fraction=0.0)
+    assert told[0].startswith(f"{table} has a column 'split' with test and train, which is not")
+    assert "2 of 24 transcripts of train seem to be missing, such as 'nan', and are learnt" in told
+
+
 def test_without_a_limit_hours_are_left_out_and_told(folder, monkeypatch):
     monkeypatch.setattr("data.sound.LONGEST_SECONDS", 0.85)
     with_more(folder, {"long.wav": encoded(voice(30.0))})

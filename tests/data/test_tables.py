@@ -10,7 +10,7 @@ import pyarrow.parquet
 import pytest
 
 from configs.errors import UsageError
-from configs.schema.data import Table
+from configs.schema.data import Records, Table, TextFiles
 from configs.schema.pairs import ParallelText
 from configs.schema.tokenizers import Bytes
 from data.preparation import prepare
@@ -240,3 +240,105 @@ def test_pairs_are_told_how_their_table_is_read(tmp_path):
     assert told[0] == (
         f"{tmp_path}/a.csv is read with semicolons between the fields, as in its first line"
     )
+
+
+TABLES = ("csv", "tsv", "jsonl", "json", "parquet")
+
+
+def table(path: Path, columns: dict[str, list]) -> Path:
+    """A table of the kind that its name says."""
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    if path.suffix == ".parquet":
+        pa.parquet.write_table(pa.table(columns), path)
+    elif path.suffix == ".json":
+        path.write_text(json.dumps(rows))
+    elif path.suffix == ".jsonl":
+        path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    else:
+        separator = "," if path.suffix == ".csv" else "\t"
+        lines = [separator.join(map(str, row.values())) for row in rows]
+        path.write_text("\n".join([separator.join(columns), *lines]) + "\n")
+    return path
+
+
+def warnings(path: Path, kind: type = Table, **changes) -> tuple[str, ...]:
+    return tuple(open_source(kind(path=str(path), **changes)).warnings)
+
+
+@pytest.mark.parametrize("suffix", TABLES)
+def test_columns_that_are_not_read_are_told_once(tmp_path, suffix):
+    columns = {"text": ["a", "b"], "label": ["x", "y"], "id": [1, 2], "when": ["now", "then"]}
+    path = table(tmp_path / f"a.{suffix}", columns)
+    assert warnings(path) == ("columns that are not read: id, when",)
+    if suffix not in ("csv", "tsv"):
+        assert warnings(path, Records) == ("columns that are not read: label, id, when",)
+    pairs = {"source_field": "text", "target_field": "label"}
+    if suffix != "json":
+        table(tmp_path / f"valid.{suffix}", columns | {"more": ["p", "q"]})
+        path = path.rename(tmp_path / f"train.{suffix}")
+        told = "columns that are not read: id, when, more"
+        assert warnings(tmp_path, ParallelText, **pairs) == (told,)
+
+
+def test_many_long_names_of_columns_are_cut(tmp_path):
+    more = {f"column {n} {'x' * 99}": ["1", "2"] for n in range(20)}
+    path = table(tmp_path / "a.csv", {"text": ["a", "b"], "label": ["x", "y"], **more})
+    (told,) = warnings(path)
+    assert len(told) < 600 and told.endswith("..., 8 more")
+    assert len(refusal(Table(path=str(path), text_field="said"))) < 800
+
+
+@pytest.mark.parametrize("suffix", TABLES)
+def test_a_column_that_splits_the_rows_of_a_file_is_told(tmp_path, suffix):
+    columns = {"text": [*"abcd"], "label": [*"xyxy"]}
+    path = table(tmp_path / f"a.{suffix}", columns | {"split": ["train", "test"] * 2})
+    assert warnings(path) == (
+        f"{path} has a column 'split' with test and train, which is not read: all its rows are for "
+        "training; make a file of each split",
+    )
+    assert warnings(path) == warnings(path)  # from the cache, too
+    path = table(tmp_path / f"b.{suffix}", columns | {"split": ["train"] * 4})
+    assert warnings(path) == ("columns that are not read: split",)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
+def test_rows_of_separators_alone_are_left_out_and_told(tmp_path, name):
+    content = "text,label,\n,,\na b,x,\n,\n , ,,,\nc d,y,\n,,\n"
+    made = settings(tmp_path / name, content.replace(",", "\t" if name == "a.tsv" else ","))
+    assert rows(made) == [("a b", "x"), ("c d", "y")]
+    assert open_source(made).warnings == (
+        f"{tmp_path / name}: 4 blank rows are left out",
+        "columns that are not read: ''",
+    )
+    names = [one["document"] for one in open_source(made).examples("train")]
+    assert names == [f"{name}:3", f"{name}:6"]
+
+
+def test_json_over_several_lines_is_told_how_to_write_it(tmp_path):
+    made = settings(tmp_path / "a.jsonl", json.dumps({"text": "a", "label": "b"}, indent=1))
+    assert f"one line of its own: jq -c . {tmp_path / 'a.jsonl'} > NEW" in refusal(made)
+
+
+def test_a_null_text_is_told_what_to_do(tmp_path):
+    made = settings(tmp_path / "a.jsonl", '{"text": null, "label": "b"}\n')
+    assert refusal(made).endswith("'text' holds null, not text: give it a text, or leave it out")
+
+
+def test_pairs_with_texts_that_seem_to_be_missing_are_told(tmp_path):
+    pairs = {"en": ["a", "nan", "NULL", "d"], "de": ["e", "f", "g", "N/A"]}
+    path = table(tmp_path / "a.jsonl", pairs)
+    told: list[str] = []
+    made = ParallelText(path=str(path), source_language="en", target_language="de",
+                        validation_fraction=0.0, tokenizer=Bytes())  # fmt: skip
+    prepare(made, warn=told.append)
+    of = "of 4 {} of train seem to be missing, such as nan or NULL, and are learnt"
+    assert told[:2] == [f"2 {of.format('sources')}", f"1 {of.format('targets')}"]
+
+
+def test_a_parquet_file_among_texts_is_told_which_source_reads_it(tmp_path):
+    path = table(tmp_path / "a.parquet", {"text": ["a", "b"]})
+    with pytest.raises(UsageError, match=r"data\.source=records reads it"):
+        prepare(TextFiles(path=str(path)))
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(UsageError, match="is no whole Parquet file"):
+        prepare(Records(path=str(path)))

@@ -1,0 +1,93 @@
+"""Warns about what is in the user's tables and not read: other columns, and blank rows."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from configs.errors import UsageError
+from data.file_stat_cache import FileStatCache
+from data.sources.tables import Rows, listed_names
+
+_SPLITS = ("split", "fold", "subset")
+_STARTS = ("offset", "start", "begin")
+_MOST_VALUES = 20  # more are no names of splits
+
+
+def describe_unread(
+    tables: Mapping[str, Sequence[Rows]], read: Iterable[str], settings: Any
+) -> Iterator[str]:
+    """Yield a warning for columns that are not read, for each column that assigns the rows of a
+    table to splits, and for the blank rows of a table.
+
+    tables: the tables of each split.
+    read: the columns that are read.
+    settings: `config.data`. What is found is kept in the file stat cache.
+
+    Raises UsageError if a table can't be read.
+    """
+    read, unread = sorted(set(read)), dict[str, None]()
+    for split, of in tables.items():
+        root = str(of[0].path.absolute())
+        with FileStatCache(
+            settings, "unread", settings.invalid_utf8, *read, split, root
+        ) as file_stat_cache:
+            found = [(table, file_stat_cache.of(table.path, _Look(table, read))) for table in of]
+        for table, (columns, values, blank) in found:
+            unread |= dict.fromkeys(name for name in columns if name not in values)
+            for name, there in values.items():
+                yield (
+                    f"{table.path} has a column {name!r} with {' and '.join(there[:3])}, which is "
+                    f"not read: all its rows are for {'training' if split == 'train' else split}; "
+                    "make a file of each split"
+                )
+            if blank:
+                rows = "blank row is" if blank == 1 else "blank rows are"
+                yield f"{table.path}: {blank:,} {rows} left out"
+    if unread:
+        yield f"columns that are not read: {listed_names(unread)}"
+
+
+def refuse_segments(table: Rows, read: Iterable[str]) -> None:
+    """Raise UsageError if a row of a table of recordings begins inside of its file, by a column
+    that is not among those `read`."""
+    for name in table.columns:
+        if name.casefold() not in _STARTS or name in read:
+            continue
+        for where, value in table.values(name):
+            if not _is_zero(value):
+                raise UsageError(
+                    f"{where}: field {name!r} is {value!r}, but segments of files are not read: "
+                    "cut the recordings first, or leave out this column if they are cut already"
+                )
+
+
+class _Look:
+    """Finds what `describe_unread` tells of a table: the names of the columns that are not read,
+    the values of those that assign rows to splits, and the number of blank rows."""
+
+    def __init__(self, table: Rows, read: Sequence[str]):
+        self._table, self._read = table, read
+
+    def __call__(self, path: Path) -> tuple[list[str], dict[str, list[str]], int]:
+        table = self._table
+        unread = [name for name in table.columns if name not in self._read]
+        values = {}
+        for name in unread:
+            there = self._values(name) if name.casefold() in _SPLITS else ()
+            if 1 < len(there) <= _MOST_VALUES:
+                values[name] = sorted(there)
+        return unread, values, table.blank_rows
+
+    def _values(self, name: str) -> set[str]:
+        found = set[str]()
+        for _, value in self._table.values(name):
+            if value is not None and value != "":
+                found.add(" ".join(str(value).split()))
+            if len(found) > _MOST_VALUES:
+                break
+        return found
+
+
+def _is_zero(value: Any) -> bool:
+    """Return whether the start of a recording in its file is 0, such as 00:00:00, or missing."""
+    return value is None or str(value).strip(" 0:.") in ("", "nan", "NaN")
