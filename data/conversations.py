@@ -297,6 +297,8 @@ def _notes(of: Conversation, encoded: Encoded, template: ChatTemplate) -> Iterat
     """Yield what the user should know of a conversation, as the rest of a sentence about it."""
     for role, usual in template.other_roles(of.messages).items():
         yield f"have messages of the role {role!r}, which is read as {usual!r}"
+    for role in template.unknown_roles(of.messages):
+        yield f"have messages of the role {role!r}, which are read as they are, and not learnt"
     if of.first == 0:
         yield "have a field 'system', which is read as the first message"
     answers = [message for message in of.messages if is_answer(message)]

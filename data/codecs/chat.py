@@ -32,6 +32,7 @@ from data.codecs.messages import (
     is_absent,
     is_answer,
     is_learnt,
+    is_usual,
     usual_role,
 )
 from data.codecs.rendered import Piece, PieceEncoder, PieceTokens
@@ -162,6 +163,14 @@ class ChatTemplate:
             for role, usual in found.items()
             if role != usual and (usual == ASSISTANT or role not in self._template.constants)
         }
+
+    def unknown_roles(self, messages: Messages) -> list[str]:
+        """Return the roles of `messages` that are no usual ones, and that the template does not
+        name."""
+        roles = dict.fromkeys(message["role"] for message in messages)
+        return [
+            role for role in roles if not is_usual(role) and role not in self._template.constants
+        ]
 
     def opening(self, messages: Messages, tools: Tools | None = None) -> list[Piece]:
         """Return the pieces of `messages`, then of the opening of the assistant's next turn.

@@ -156,6 +156,19 @@ def test_answers_of_a_role_with_another_name_are_learnt_and_told(role, tmp_path)
     assert f"the role {role!r}, which is read as 'assistant'" in warning
 
 
+def test_messages_of_an_unknown_role_are_told(tmp_path):
+    bard = {"role": "bard", "content": "Rainy."}
+    record = talk(USER, bard, USER, ANSWER)
+    found, warnings = learnt(tmp_path, PAIRS[0], record, record)
+    assert sorted(found) == [*2 * [f"Four.{END}"], f"It is 0.{END}"]
+    assert warnings == (
+        "2 of 3 conversations of train have messages of the role 'bard', which are read as they "
+        "are, and not learnt, such as chat.jsonl:2",
+    )
+    named = "{% for m in messages %}{{ 'B' if m.role == 'bard' }}{{ m.content }}{{ eos_token }}"
+    assert learnt(tmp_path, record, chat_template=f"{named}{{% endfor %}}")[1] == ()
+
+
 def test_a_role_that_the_template_names_stays_as_it_is():
     template = ChatTemplate(
         "{% for m in messages %}{{ 'A ' if m.role == 'bot' else m.role }}{{ m.content }}"
