@@ -227,7 +227,7 @@ class ChatTemplate:
     ) -> tuple[Messages, dict[str, Any], str]:
         """Insert a mark into the text of every special token in `messages` and in the values of
         `given`, so that `_split` reads it as plain text. Return both, changed, and the mark."""
-        characters = {char for text in _texts((messages, given)) for char in text}
+        characters = {char for text in texts_of((messages, given)) for char in text}
         mark = next(char for char in map(chr, _MARKS) if char not in characters)
 
         def hidden(value: Any) -> Any:
@@ -290,17 +290,17 @@ def render_opening(
     return [(piece.text, piece.is_special) for piece in template.opening(messages, tools)]
 
 
-def _texts(value: Any) -> Iterator[str]:
+def texts_of(value: Any) -> Iterator[str]:
     """Yield all texts in a JSON value, the names in objects too."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
         for name, one in value.items():
             yield name
-            yield from _texts(one)
+            yield from texts_of(one)
     elif isinstance(value, list | tuple):
         for one in value:
-            yield from _texts(one)
+            yield from texts_of(one)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from configs.errors import blaming
+from configs.errors import UsageError, blaming
 from data.codecs.messages import ASSISTANT, is_absent
 from data.sources import generated_talk
 from data.sources.messages import messages_of, tools_of, whole
@@ -16,6 +16,12 @@ from data.sources.splits import Layout
 from data.sources.tables import Rows, no_such_field
 
 SUFFIXES = compressible(".jsonl")
+
+_KNOWN = {
+    "prompt_field": ("instruction", "question", "query", "prompt", "input", "problem"),
+    "answer_field": ("output", "response", "answer", "completion", "target", "solution"),
+}
+"""Names of fields in well-known data sets, by the setting that chooses the field."""
 
 VERSION = 2
 """Part of the cache key. Increment it when this file or `data.sources.messages` reads conversations
@@ -100,10 +106,19 @@ def _conversation(rows: Rows, where: str, row: Mapping[str, Any], settings: Any)
 
 
 def _pair(rows: Rows, where: str, row: Mapping[str, Any], settings: Any) -> list[dict[str, Any]]:
-    messages = []
-    for role, name in (("user", "prompt_field"), (ASSISTANT, "answer_field")):
-        field = getattr(settings, name)
-        if field not in row:
-            raise no_such_field(where, field, row, f"data.{name}")
-        messages.append({"role": role, "content": rows.text_of(where, row, field)})
-    return messages
+    fields = {name: getattr(settings, name) for name in _KNOWN}
+    missing = {name: field for name, field in fields.items() if field not in row}
+    free = [field for field in row if field not in fields.values()]
+    known = {name: next((one for one in _KNOWN[name] if one in free), None) for name in missing}
+    if missing and all(known.values()):
+        meant = " and ".join(f"data.{name}={field}" for name, field in known.items())
+        lacks = " and no field ".join(map(repr, missing.values()))
+        raise UsageError(
+            f"{where} has no field {lacks}, but {', '.join(row)}: did you mean {meant}?"
+        )
+    for name, field in missing.items():
+        raise no_such_field(where, field, row, f"data.{name}")
+    return [
+        {"role": role, "content": rows.text_of(where, row, field)}
+        for role, field in zip(("user", ASSISTANT), fields.values(), strict=True)
+    ]
