@@ -1,4 +1,4 @@
-"""A source of conversations: generated, or from JSON lines with prompt and answer or messages."""
+"""A source of conversations: generated, or from tables with prompt and answer or messages."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -10,12 +10,9 @@ from configs.errors import UsageError, blaming
 from data.codecs.messages import ASSISTANT, is_absent
 from data.sources import generated_talk
 from data.sources.messages import messages_of, tools_of, whole
-from data.sources.opening import compressible
-from data.sources.records import TextRecords, open_tables
+from data.sources.records import JSON_LINES, TextRecords, open_tables
 from data.sources.splits import Layout
 from data.sources.tables import Rows, no_such_field
-
-SUFFIXES = compressible(".jsonl")
 
 _KNOWN = {
     "prompt_field": ("instruction", "question", "query", "prompt", "input", "problem"),
@@ -37,7 +34,7 @@ class Conversations(TextRecords):
     """A source of conversations. The `text` of an example is a `Conversation` as JSON."""
 
     def _parts(self, name: str, found: Conversation) -> Iterator[dict[str, Any]]:
-        yield {"document": name, "piece": 0, "text": json.dumps(found, ensure_ascii=False)}
+        yield {"document": name, "piece": 0, "text": _json(found)}
 
     def _most(self, table: Any) -> int:
         return table.rows
@@ -73,7 +70,7 @@ def open_source(settings: Any) -> Conversations:
             {"messages": messages, "fields": {}} for messages in generated_talk.conversations()
         )
     else:
-        tables, decided, layout = open_tables(settings, SUFFIXES, settings.prompt_field, read)
+        tables, decided, layout = open_tables(settings, JSON_LINES, settings.prompt_field, read)
         decided |= {"answer": settings.answer_field, "messages": settings.messages_field}
     decided |= {"version": VERSION}
     return Conversations.of(settings, tables, read, decided, layout=layout)
@@ -86,6 +83,15 @@ def read_conversations(rows: Rows, settings: Any) -> Iterator[Conversation]:
         with blaming(where):
             found = _conversation(rows, where, row, settings)
         yield found
+
+
+def _json(found: Conversation) -> str:
+    """Return a conversation as JSON; values that JSON does not have, such as dates, become text."""
+
+    def text_of(value: Any) -> str:
+        return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+
+    return json.dumps(found, ensure_ascii=False, default=text_of)
 
 
 def _conversation(rows: Rows, where: str, row: Mapping[str, Any], settings: Any) -> Conversation:
