@@ -21,7 +21,9 @@ from data.sources.tables import Rows, open_rows
 JSON_LINES = compressible(".jsonl")
 SUFFIXES = (*JSON_LINES, ".parquet")
 TABLE_SUFFIXES = (*compressible(".csv", ".tsv"), *SUFFIXES)
-_JSON = compressible(".json")  # read if given as the path; in a folder they may be of any kind
+JSON_SUFFIXES = compressible(
+    ".json"
+)  # read if given as the path; in a folder they may be of any kind
 
 NAMES_VERSION = 2
 """Part of the cache key. Increase it when the names of records change."""
@@ -217,7 +219,7 @@ def open_tables(
     layout, root = _find_tables(settings, suffixes)
     tables, hashes = {}, {}
     for split, paths in layout.splits.items():
-        if not paths or not paths[0].name.endswith((*TABLE_SUFFIXES, *_JSON)):
+        if not paths or not paths[0].name.endswith((*TABLE_SUFFIXES, *JSON_SUFFIXES)):
             what = f"{settings.path} holds no file for {split}" if not paths else paths[0]
             raise UsageError(f"{what}: records are read from {listed(TABLE_SUFFIXES)}")
         tables[split] = [
@@ -235,12 +237,12 @@ def open_tables(
 
 def _find_tables(settings: Any, suffixes: tuple[str, ...]) -> tuple[Layout[Path], Path]:
     """Return what `find_files` does, of the tables with `suffixes`, or else of all tables."""
-    all_are_meant = settings.path.endswith(TABLE_SUFFIXES)
-    for kinds in (TABLE_SUFFIXES,) if all_are_meant else (suffixes, TABLE_SUFFIXES):
-        found = find_files(settings, lambda path, kinds=kinds: path.name.endswith(kinds))
-        if found[0].splits["train"]:
-            break
-    return found
+
+    def find(kinds: tuple[str, ...]) -> tuple[Layout[Path], Path]:
+        return find_files(settings, lambda path: path.name.endswith(kinds))
+
+    found = find(TABLE_SUFFIXES if settings.path.endswith(TABLE_SUFFIXES) else suffixes)
+    return found if found[0].splits["train"] else find(TABLE_SUFFIXES)
 
 
 def listed(suffixes: Sequence[str]) -> str:
