@@ -21,7 +21,7 @@ from configs.errors import UsageError, blaming
 from data import best_fit
 from data.cache import digest
 from data.cleaning import Pieces
-from data.codecs.chat import ChatEncoder, ChatTemplate, Encoded
+from data.codecs.chat import ChatEncoder, ChatTemplate, Encoded, texts_of
 from data.codecs.messages import (
     Messages,
     is_answer,
@@ -41,6 +41,9 @@ from data.text import PIECES_AT_ONCE, TOKENIZER, make_tokenizer, tokenizer_key
 VERSION = 3
 """Part of the cache key. Increment it when this file or `data.codecs.chat` makes different examples
 or counts."""
+
+_PARTS_OF_PROMPTS = ("input", "context", "history")
+"""Fields of lines in which data sets keep a part of the prompt."""
 
 _LISTED = 12  # names in a message
 _SHOWN = 60  # characters of a template in a message
@@ -218,7 +221,13 @@ class ConversationPreparation:
 
     def _rendered(self, template: ChatTemplate, one: Conversation) -> Sequence[Piece]:
         """Return the pieces of a conversation. Raises UsageError, with its name, if the template
-        refuses it."""
+        refuses it, or if a part of its prompt would be lost."""
+        if (lost := _lost_part(one, template)) is not None:
+            raise UsageError(
+                f"{one.name}: the field {lost!r} is in no message, and would be lost: make it a "
+                f"part of the prompt, which is data.prompt_field={self.settings.prompt_field}, or "
+                "of a message, or remove it"
+            )
         try:
             return template.conversation(one.messages, one.fields, first=one.first)
         except ValueError as error:
@@ -293,10 +302,24 @@ def _read(example: Mapping[str, Any], template: ChatTemplate) -> Conversation:
     return Conversation(name, messages, fields, first=0)
 
 
+def _lost_part(of: Conversation, template: ChatTemplate) -> str | None:
+    """Return the name of a field with a part of the prompt that neither the template nor a message
+    before the last has; None if there is none."""
+    said = "\n".join(message["content"] for message in of.messages[:-1])
+    for name in _PARTS_OF_PROMPTS:
+        if name not in template.variables:
+            texts = texts_of(of.fields.get(name))
+            if any(text.strip() not in said for text in texts):
+                return name
+    return None
+
+
 def _notes(of: Conversation, encoded: Encoded, template: ChatTemplate) -> Iterator[str]:
     """Yield what the user should know of a conversation, as the rest of a sentence about it."""
     for role, usual in template.other_roles(of.messages).items():
         yield f"have messages of the role {role!r}, which is read as {usual!r}"
+    for role in template.unknown_roles(of.messages):
+        yield f"have messages of the role {role!r}, which are read as they are, and not learnt"
     if of.first == 0:
         yield "have a field 'system', which is read as the first message"
     answers = [message for message in of.messages if is_answer(message)]

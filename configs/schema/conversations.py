@@ -18,13 +18,14 @@ from configs.schema.tokenizers import BPE, Tokenizer
 
 
 class Conversations(UserFiles, Source):
-    """The user's conversations as JSON lines. Only the assistant's tokens count in the loss."""
+    """The user's conversations, in tables. Only the assistant's tokens count in the loss."""
 
     modality: ClassVar = "text"
 
     source: Literal["conversations"] = field("conversations", "Source of the examples.")
     path: FilePath | None = user_path_field(
-        "The conversations: .jsonl (or compressed); none: a small generated set for a first try.",
+        "The conversations: .jsonl, .csv, .tsv (each may be compressed) or .parquet; none: a small "
+        "generated set for a first try.",
         required=False,
     )
     prompt_field: PlainText = field(

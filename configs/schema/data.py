@@ -137,10 +137,12 @@ class TextFiles(UserFiles, Text):
 
 
 class Records(UserFiles, Text):
-    """The user's JSON lines (optionally gzipped) or Parquet files. Each record is a document."""
+    """Records in tables of the user. Each record is a document."""
 
     source: Literal["records"] = field("records", "Source of the examples.")
-    path: FilePath | None = user_path_field("The records: .jsonl (or compressed) or .parquet.")
+    path: FilePath | None = user_path_field(
+        "The records: .jsonl, .csv, .tsv (each may be compressed) or .parquet."
+    )
     text_field: PlainText = _TEXT_FIELD
     invalid_utf8: InvalidUTF8 = INVALID_UTF8
 

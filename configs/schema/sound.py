@@ -228,7 +228,7 @@ class Labelled(Sound):
 
 # Fields that several sources share.
 _MANIFEST = user_path_field(
-    "Manifest with a row per recording: .jsonl, .csv, .tsv (each may be compressed) or "
+    "Manifest with a row per recording: .jsonl, .json, .csv, .tsv (each may be compressed) or "
     ".parquet; or a folder with train.jsonl, validation.jsonl, test.jsonl.",
     aliases=("manifest", "train_manifest"),
 )

@@ -32,6 +32,7 @@ from data.codecs.messages import (
     is_absent,
     is_answer,
     is_learnt,
+    is_usual,
     usual_role,
 )
 from data.codecs.rendered import Piece, PieceEncoder, PieceTokens
@@ -163,6 +164,14 @@ class ChatTemplate:
             if role != usual and (usual == ASSISTANT or role not in self._template.constants)
         }
 
+    def unknown_roles(self, messages: Messages) -> list[str]:
+        """Return the roles of `messages` that are no usual ones, and that the template does not
+        name."""
+        roles = dict.fromkeys(message["role"] for message in messages)
+        return [
+            role for role in roles if not is_usual(role) and role not in self._template.constants
+        ]
+
     def opening(self, messages: Messages, tools: Tools | None = None) -> list[Piece]:
         """Return the pieces of `messages`, then of the opening of the assistant's next turn.
 
@@ -218,7 +227,7 @@ class ChatTemplate:
     ) -> tuple[Messages, dict[str, Any], str]:
         """Insert a mark into the text of every special token in `messages` and in the values of
         `given`, so that `_split` reads it as plain text. Return both, changed, and the mark."""
-        characters = {char for text in _texts((messages, given)) for char in text}
+        characters = {char for text in texts_of((messages, given)) for char in text}
         mark = next(char for char in map(chr, _MARKS) if char not in characters)
 
         def hidden(value: Any) -> Any:
@@ -281,17 +290,17 @@ def render_opening(
     return [(piece.text, piece.is_special) for piece in template.opening(messages, tools)]
 
 
-def _texts(value: Any) -> Iterator[str]:
+def texts_of(value: Any) -> Iterator[str]:
     """Yield all texts in a JSON value, the names in objects too."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
         for name, one in value.items():
             yield name
-            yield from _texts(one)
+            yield from texts_of(one)
     elif isinstance(value, list | tuple):
         for one in value:
-            yield from _texts(one)
+            yield from texts_of(one)
 
 
 @dataclass(frozen=True)

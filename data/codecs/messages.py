@@ -36,6 +36,11 @@ def usual_role(role: str) -> str:
     return plain if plain in _ROLES else role
 
 
+def is_usual(role: str) -> bool:
+    """Return whether a role is a usual one, or another name of one."""
+    return usual_role(role) in _ROLES
+
+
 def is_answer(message: Mapping[str, Any]) -> bool:
     """Return whether a message is the assistant's."""
     return usual_role(message["role"]) == ASSISTANT

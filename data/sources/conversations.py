@@ -1,4 +1,4 @@
-"""A source of conversations: generated, or from JSON lines with prompt and answer or messages."""
+"""A source of conversations: generated, or from tables with prompt and answer or messages."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -6,16 +6,19 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from configs.errors import blaming
+from configs.errors import UsageError, blaming
 from data.codecs.messages import ASSISTANT, is_absent
 from data.sources import generated_talk
 from data.sources.messages import messages_of, tools_of, whole
-from data.sources.opening import compressible
-from data.sources.records import TextRecords, open_tables
+from data.sources.records import JSON_LINES, TextRecords, open_tables
 from data.sources.splits import Layout
 from data.sources.tables import Rows, no_such_field
 
-SUFFIXES = compressible(".jsonl")
+_KNOWN = {
+    "prompt_field": ("instruction", "question", "query", "prompt", "input", "problem"),
+    "answer_field": ("output", "response", "answer", "completion", "target", "solution"),
+}
+"""Names of fields in well-known data sets, by the setting that chooses the field."""
 
 VERSION = 2
 """Part of the cache key. Increment it when this file or `data.sources.messages` reads conversations
@@ -31,7 +34,7 @@ class Conversations(TextRecords):
     """A source of conversations. The `text` of an example is a `Conversation` as JSON."""
 
     def _parts(self, name: str, found: Conversation) -> Iterator[dict[str, Any]]:
-        yield {"document": name, "piece": 0, "text": json.dumps(found, ensure_ascii=False)}
+        yield {"document": name, "piece": 0, "text": _json(found)}
 
     def _most(self, table: Any) -> int:
         return table.rows
@@ -67,7 +70,7 @@ def open_source(settings: Any) -> Conversations:
             {"messages": messages, "fields": {}} for messages in generated_talk.conversations()
         )
     else:
-        tables, decided, layout = open_tables(settings, SUFFIXES, settings.prompt_field, read)
+        tables, decided, layout = open_tables(settings, JSON_LINES, settings.prompt_field, read)
         decided |= {"answer": settings.answer_field, "messages": settings.messages_field}
     decided |= {"version": VERSION}
     return Conversations.of(settings, tables, read, decided, layout=layout)
@@ -80,6 +83,15 @@ def read_conversations(rows: Rows, settings: Any) -> Iterator[Conversation]:
         with blaming(where):
             found = _conversation(rows, where, row, settings)
         yield found
+
+
+def _json(found: Conversation) -> str:
+    """Return a conversation as JSON; values that JSON does not have, such as dates, become text."""
+
+    def text_of(value: Any) -> str:
+        return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+
+    return json.dumps(found, ensure_ascii=False, default=text_of)
 
 
 def _conversation(rows: Rows, where: str, row: Mapping[str, Any], settings: Any) -> Conversation:
@@ -100,10 +112,19 @@ def _conversation(rows: Rows, where: str, row: Mapping[str, Any], settings: Any)
 
 
 def _pair(rows: Rows, where: str, row: Mapping[str, Any], settings: Any) -> list[dict[str, Any]]:
-    messages = []
-    for role, name in (("user", "prompt_field"), (ASSISTANT, "answer_field")):
-        field = getattr(settings, name)
-        if field not in row:
-            raise no_such_field(where, field, row, f"data.{name}")
-        messages.append({"role": role, "content": rows.text_of(where, row, field)})
-    return messages
+    fields = {name: getattr(settings, name) for name in _KNOWN}
+    missing = {name: field for name, field in fields.items() if field not in row}
+    free = [field for field in row if field not in fields.values()]
+    known = {name: next((one for one in _KNOWN[name] if one in free), None) for name in missing}
+    if missing and all(known.values()):
+        meant = " and ".join(f"data.{name}={field}" for name, field in known.items())
+        lacks = " and no field ".join(map(repr, missing.values()))
+        raise UsageError(
+            f"{where} has no field {lacks}, but {', '.join(row)}: did you mean {meant}?"
+        )
+    for name, field in missing.items():
+        raise no_such_field(where, field, row, f"data.{name}")
+    return [
+        {"role": role, "content": rows.text_of(where, row, field)}
+        for role, field in zip(("user", ASSISTANT), fields.values(), strict=True)
+    ]

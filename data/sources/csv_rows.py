@@ -69,7 +69,7 @@ class CSV(Rows):
         return UsageError(f"{where} has {fields}, and line {head} {names}{hint}")
 
     def _check_names(self, where: str, fields: Mapping[str, str], names: list[str]) -> None:
-        if twice := next((name for name in fields if names.count(name) > 1), None):
+        if twice := next((name for name in fields or names if names.count(name) > 1), None):
             raise UsageError(f"{where} has the field {twice!r} {names.count(twice)} times: rename")
         otherwise = ""
         if not any(field in names for field in fields):

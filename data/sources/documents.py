@@ -46,6 +46,7 @@ class Documents:
     `data.text` joins the pieces again where a token may cross this boundary.
 
     layout: how the files were assigned to splits, if the user gave them.
+    warnings: messages for the user.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Documents:
     invalid_utf8: str
     held_out: float
     layout: Layout[Path] | None = None
+    warnings: tuple[str, ...] = ()
 
     @cached_property
     def splits(self) -> dict[str, int]:

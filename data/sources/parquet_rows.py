@@ -10,7 +10,8 @@ from data.sources.tables import Row, Rows, check_fields, decode, no_text
 
 
 class Parquet(Rows):
-    """A Parquet file. Only the needed columns are read, a few rows at a time.
+    """A Parquet file. Only the needed columns are read, a few rows at a time; all of them if none
+    is named.
 
     As the file has no lines, its rows are numbered, from 0.
     """
@@ -36,7 +37,7 @@ class Parquet(Rows):
         import pyarrow
 
         file, row = self._open(), 0
-        kinds, named = dict(_columns(file.schema_arrow)), [*fields]
+        kinds, named = dict(_columns(file.schema_arrow)), [*fields] or file.schema_arrow.names
         texts = [name for name, kind in kinds.items() if _is_text(kind)]
         check_fields(str(self.path), fields, kinds)
         if self.field in fields and self.field not in texts:
@@ -45,7 +46,7 @@ class Parquet(Rows):
             for batch in file.iter_batches(batch_size=1024, columns=named):
                 columns = [_column(batch, name) for name in named]
                 columns = [
-                    _as_bytes(column) if name in texts else column
+                    _as_bytes(column) if fields and name in texts else column
                     for name, column in zip(named, columns, strict=True)
                 ]
                 for values in zip(*(column.to_pylist() for column in columns), strict=True):

@@ -19,9 +19,12 @@ from data.sources.source import held_out_mask
 from data.sources.splits import SPLITS, Layout
 from data.sources.tables import Rows, open_rows
 
-SUFFIXES = (*compressible(".jsonl"), ".parquet")
+JSON_LINES = compressible(".jsonl")
+SUFFIXES = (*JSON_LINES, ".parquet")
 TABLE_SUFFIXES = (*compressible(".csv", ".tsv"), *SUFFIXES)
-_JSON = compressible(".json")  # read if given as the path; in a folder they may be of any kind
+JSON_SUFFIXES = compressible(
+    ".json"
+)  # read if given as the path; in a folder they may be of any kind
 
 NAMES_VERSION = 2
 """Part of the cache key. Increase it when the names of records change."""
@@ -211,19 +214,20 @@ def open_tables(
     """Return the tables of each split at `data.path`, JSON values that identify their contents, and
     how files were assigned to splits.
 
-    suffixes: the suffixes of the files to read.
+    suffixes: the suffixes of the files to read. Other tables are read if the path ends like one, or
+        if a folder has none of `suffixes`.
     field: the field with the texts.
     read: a function that yields the records of a table; it is called for the first record, to check
         it.
 
     Raises UsageError, for instance if a split has no records.
     """
-    layout, root = find_files(settings, lambda path: path.name.endswith(suffixes))
+    layout, root = _find_tables(settings, suffixes)
     tables, hashes = {}, {}
     for split, paths in layout.splits.items():
-        if not paths or not paths[0].name.endswith((*suffixes, *_JSON)):
+        if not paths or not paths[0].name.endswith((*TABLE_SUFFIXES, *JSON_SUFFIXES)):
             what = f"{settings.path} holds no file for {split}" if not paths else paths[0]
-            raise UsageError(f"{what}: records are read from {listed(suffixes)}")
+            raise UsageError(f"{what}: records are read from {listed(TABLE_SUFFIXES)}")
         tables[split] = [
             open_rows(path, name_below(root, path), field, settings.invalid_utf8) for path in paths
         ]
@@ -235,6 +239,16 @@ def open_tables(
             raise UsageError(f"{settings.path} holds no record for {split}")
     decided = {"files": hashes, "field": field, "invalid": settings.invalid_utf8}
     return tables, decided, layout
+
+
+def _find_tables(settings: Any, suffixes: tuple[str, ...]) -> tuple[Layout[Path], Path]:
+    """Return what `find_files` does, of the tables with `suffixes`, or else of all tables."""
+
+    def find(kinds: tuple[str, ...]) -> tuple[Layout[Path], Path]:
+        return find_files(settings, lambda path: path.name.endswith(kinds))
+
+    found = find(TABLE_SUFFIXES if settings.path.endswith(TABLE_SUFFIXES) else suffixes)
+    return found if found[0].splits["train"] else find(TABLE_SUFFIXES)
 
 
 def listed(suffixes: Sequence[str]) -> str:

@@ -1,6 +1,7 @@
 """Sources of the user's recordings, listed in tables: a row is an audio file and its target (a
 transcript or a label)."""
 
+import codecs
 import itertools
 import re
 import unicodedata
@@ -21,7 +22,7 @@ from data.forms import nfc
 from data.sources.columns import describe_unread, refuse_segments
 from data.sources.files import file_sha256, find_files, is_hidden, read_file
 from data.sources.opening import open_text
-from data.sources.records import TABLE_SUFFIXES, listed
+from data.sources.records import JSON_SUFFIXES, TABLE_SUFFIXES, listed
 from data.sources.source import MadeExamples, RawSplits, copies, hold_out
 from data.sources.splits import SPLITS, Layout
 from data.sources.tables import Rows, listed_names, open_rows
@@ -188,6 +189,8 @@ def _check_columns(table: Path, fields: Mapping[str, str]) -> None:
         return
     with open_text(table) as file:
         first = file.readline(2**16)
+        if first.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"["):
+            first = (first + file.read(2**16)).partition(b"}")[0]  # the first row of an array
     line = first.decode(errors="replace").removeprefix("\ufeff").strip()
     is_named = not {*fields}.isdisjoint(line.split("|"))
     if not is_named and re.fullmatch(r"[^,;\t{|]+\|.*", line):
@@ -196,7 +199,7 @@ def _check_columns(table: Path, fields: Mapping[str, str]) -> None:
             f"{_TO_TABLE} {table} > {table.with_name('train.tsv')} makes a table"
         )
     names = {name.strip(' "\r'): None for name in re.split("[,\t]", line)}
-    if line.startswith("{"):
+    if line.startswith(("{", "[")):
         names = dict.fromkeys(re.findall(r'"([^"]+)"\s*:', line))
     missing = {field: setting for field, setting in fields.items() if field not in names}
     known = {s: next((n for n in _KNOWN[s] if n in names), None) for s in missing.values()}
@@ -212,7 +215,7 @@ def _find_tables(settings: Any) -> Layout[Path]:
     """Return the tables of each split. Inside of the folders of a folder, which may hold other
     tables beside the recordings, they are looked for only if the folder holds none itself."""
     path, kinds = Path(settings.path).expanduser(), listed(TABLE_SUFFIXES)
-    if path.is_file() and not _is_table(path):
+    if path.is_file() and not path.name.endswith((*TABLE_SUFFIXES, *JSON_SUFFIXES)):
         raise UsageError(f"{path}: recordings are listed in {kinds}")
     beside = path.iterdir() if path.is_dir() else ()
     is_flat = any(map(_is_table, (p for p in beside if p.is_file() and not is_hidden(p.name))))

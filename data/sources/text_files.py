@@ -1,14 +1,22 @@
 """A source of the user's text: a file, a folder of files, or a glob. Each file is a document."""
 
-from collections.abc import Sequence
+import codecs
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from configs.errors import UsageError
 from data.sources.documents import Document, Documents, TextFile, read_text_files, whole
 from data.sources.files import find_files, name_below
+from data.sources.opening import compressible, open_text
 from data.sources.source import hold_out
 from data.sources.splits import SPLITS
+
+_TABLES = compressible(".jsonl", ".csv", ".tsv")
+_JSON = compressible(".json")
+_RECORDS = re.compile(rb"\s*(\[\s*\{|\{[^\n]*\}\s*\n\s*\{)")  # an array of objects, or one a line
+_HEAD_BYTES = 2**16
 
 
 def open_source(settings: Any) -> Documents:
@@ -27,7 +35,8 @@ def open_source(settings: Any) -> Documents:
     if held_out:
         documents |= _hold_out(documents["train"], settings)
     return Documents("text_files", {s: documents[s] for s in SPLITS if s in documents},
-                     settings.invalid_utf8, held_out, layout)  # fmt: skip
+                     settings.invalid_utf8, held_out, layout,
+                     (*_tables_among(documents),))  # fmt: skip
 
 
 def _read(split: str, paths: Sequence[Path], root: Path, settings: Any) -> list[TextFile]:
@@ -39,6 +48,27 @@ def _read(split: str, paths: Sequence[Path], root: Path, settings: Any) -> list[
         what = f"{paths[0]} is empty" if len(paths) == 1 else f"{root} holds no text"
         raise UsageError(f"{settings.path}: {what} for {split}")
     return filled
+
+
+def _tables_among(documents: Mapping[str, Sequence[Document]]) -> Iterator[str]:
+    """Yield a warning if some of the files are tables, whose names of fields would be learnt."""
+    files = dict.fromkeys(document.file for of in documents.values() for document in of)
+    tables = [file.name for file in files if _is_table(file.path)]
+    if tables:
+        what = f"{tables[0]} is"
+        if len(files) > 1:
+            what = f"{len(tables):,} of {len(files):,} files are tables, such as {tables[0]}, and"
+        yield (
+            f"{what} read as plain text, with the names of fields and all signs between them; to "
+            "read the texts in a field: --config.data.source=records"
+        )
+
+
+def _is_table(path: Path) -> bool:
+    if not path.name.endswith(_JSON):
+        return path.name.endswith(_TABLES)
+    with open_text(path) as file:
+        return _RECORDS.match(file.peek(_HEAD_BYTES).removeprefix(codecs.BOM_UTF8)) is not None
 
 
 def _hold_out(train: tuple[Document, ...], settings: Any) -> dict[str, tuple[Document, ...]]:

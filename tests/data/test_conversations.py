@@ -3,11 +3,14 @@
 import gzip
 import json
 import pickle
+from datetime import date
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from configs.errors import UsageError
@@ -126,6 +129,44 @@ def test_the_names_of_the_fields_can_be_set(tmp_path):
         )
     )
     assert one == other
+
+
+@pytest.mark.parametrize("name", ["chat.csv", "chat.tsv", "chat.parquet", "chat.json"])
+def test_tables_of_any_kind_hold_conversations(name, tmp_path):
+    table, path = pyarrow.Table.from_pylist(PAIRS), tmp_path / "set" / name
+    path.parent.mkdir()
+    if path.suffix == ".parquet":
+        pyarrow.parquet.write_table(table, path)
+    elif path.suffix == ".json":
+        path.write_text(json.dumps(PAIRS))
+    else:
+        lines = [["prompt", "answer"], *([*one.values()] for one in PAIRS)]
+        between = "," if path.suffix == ".csv" else "\t"
+        path.write_text("".join(f"{between.join(line)}\n" for line in lines))
+    expected = read(prepare(settings(write(tmp_path / "chat.jsonl"))))
+    assert read(prepare(settings(path))) == expected
+    if path.suffix != ".json":
+        assert read(prepare(settings(path.parent))) == expected
+        write(path.parent / "more.jsonl", PAIRS[:3])
+        assert len(read(prepare(settings(path.parent)))) == 3
+
+
+def test_lists_of_messages_in_parquet_are_conversations(tmp_path):
+    talks = [
+        {"messages": TALK["messages"], "day": date(2024, 2, 3), "sound": b"\xff", "system": None},
+        {"messages": [{**TALK["messages"][-4], "weight": 1}], "day": None, "system": "Be brief."},
+    ]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(talks), tmp_path / "chat.parquet")
+    dataset = prepare(settings(tmp_path / "chat.parquet"))
+    as_lines = [{"messages": one["messages"], "system": one["system"]} for one in talks]
+    as_lines[1]["messages"] = [TALK["messages"][2]]
+    expected = prepare(settings(write(tmp_path / "chat.jsonl", as_lines)))
+    assert read(dataset) == read(expected)
+    assert "fields of lines that are not read: day, sound" in dataset.warnings
+    row = {"messages": [TALK["messages"][0]]}
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([*talks, row]), tmp_path / "bad.parquet")
+    with pytest.raises(UsageError, match=r"bad\.parquet, row 2 has no message of the role 'assis"):
+        prepare(settings(tmp_path / "bad.parquet"))
 
 
 def test_what_is_too_long_is_cut_or_left_out_and_counted(tmp_path):

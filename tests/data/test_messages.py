@@ -156,6 +156,19 @@ def test_answers_of_a_role_with_another_name_are_learnt_and_told(role, tmp_path)
     assert f"the role {role!r}, which is read as 'assistant'" in warning
 
 
+def test_messages_of_an_unknown_role_are_told(tmp_path):
+    bard = {"role": "bard", "content": "Rainy."}
+    record = talk(USER, bard, USER, ANSWER)
+    found, warnings = learnt(tmp_path, PAIRS[0], record, record)
+    assert sorted(found) == [*2 * [f"Four.{END}"], f"It is 0.{END}"]
+    assert warnings == (
+        "2 of 3 conversations of train have messages of the role 'bard', which are read as they "
+        "are, and not learnt, such as chat.jsonl:2",
+    )
+    named = "{% for m in messages %}{{ 'B' if m.role == 'bard' }}{{ m.content }}{{ eos_token }}"
+    assert learnt(tmp_path, record, chat_template=f"{named}{{% endfor %}}")[1] == ()
+
+
 def test_a_role_that_the_template_names_stays_as_it_is():
     template = ChatTemplate(
         "{% for m in messages %}{{ 'A ' if m.role == 'bot' else m.role }}{{ m.content }}"
@@ -188,6 +201,36 @@ def test_fields_of_a_line_are_read_by_the_template_or_told(tmp_path):
     template = "{% for m in messages %}{{ mood }} {{ m.content }}{{ eos_token }}{% endfor %}"
     found, (warning,) = learnt(tmp_path, record, chat_template=template)
     assert found == [f"glad It is 0.{END}"] and warning.endswith("read: id")
+
+
+@pytest.mark.parametrize("lost", [{"input": "cat"}, {"context": "A."}, {"history": [["a", "b"]]}])
+def test_a_part_of_the_prompt_in_another_field_is_refused_if_it_would_be_lost(lost, tmp_path):
+    (name,) = lost
+    told = refusal(tmp_path, {**PAIRS[0], name: " "}, {**PAIRS[1], **lost})
+    assert told == (
+        f"chat.jsonl:2: the field {name!r} is in no message, and would be lost: make it a part of "
+        "the prompt, which is data.prompt_field=prompt, or of a message, or remove it"
+    )
+    there = {**PAIRS[1], "prompt": "A. a b cat?", **lost}
+    assert learnt(tmp_path, there)[1] == (f"fields of lines that are not read: {name}",)
+    template = "{% for m in messages %}" + f"{{{{ {name} }}}}" + "{{ m.content }}{{ eos_token }}"
+    assert (
+        learnt(tmp_path, {**PAIRS[1], **lost}, chat_template=f"{template}{{% endfor %}}")[1] == ()
+    )
+
+
+def test_names_of_fields_in_known_data_sets_are_proposed(tmp_path):
+    alpaca = {"instruction": "Name a pet", "input": "", "output": "cat"}
+    assert refusal(tmp_path, alpaca).endswith(
+        "line 1 has no field 'prompt' and no field 'answer', but instruction, input, output: did "
+        "you mean data.prompt_field=instruction and data.answer_field=output?"
+    )
+    assert learnt(tmp_path, alpaca, prompt_field="instruction", answer_field="output") == (
+        [f"cat{END}"],
+        (),
+    )
+    said = refusal(tmp_path, {"prompt": "Name a pet", "completion": "cat"})
+    assert said.endswith("but prompt, completion: did you mean data.answer_field=completion?")
 
 
 def test_a_system_field_is_the_first_message(tmp_path):

@@ -180,7 +180,7 @@ def test_damage_is_named(tmp_path, suffix):
 
 def test_files_that_are_no_records_are_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("notes")
-    kinds = "records are read from .jsonl, .parquet (text also with .gz, .bz2, .xz, .zst)"
+    kinds = "records are read from .csv, .tsv, .jsonl, .parquet (text also with .gz, .bz2, "
     assert kinds in refusal(tmp_path / "notes.txt")
     assert kinds in refusal(tmp_path)
     assert "no such file or folder" in refusal(tmp_path / "gone.jsonl")
@@ -188,6 +188,16 @@ def test_files_that_are_no_records_are_refused(tmp_path):
     assert "of 1 records nothing is left for validation" in refusal(one)
     (tmp_path / "empty.jsonl").write_text("\n")
     assert "holds no record for train" in refusal(tmp_path / "empty.jsonl")
+
+
+def test_a_csv_is_read_if_it_is_meant_or_nothing_else_is_there(tmp_path):
+    (tmp_path / "a.csv").write_text("id,text\n1,one\n2,two\n")
+    for path in (tmp_path / "a.csv", tmp_path, tmp_path / "*.csv"):
+        source = open_source(settings(path, validation_fraction=0.0))
+        assert texts(source, "train") == ["one", "two"]
+    write(tmp_path / "b.jsonl", ["three"])
+    source = open_source(settings(tmp_path, validation_fraction=0.0))
+    assert texts(source, "train") == ["three"]
 
 
 def test_records_are_cleaned(tmp_path):

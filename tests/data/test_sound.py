@@ -44,6 +44,8 @@ def write_table(path: Path, rows: list[dict]) -> None:
     """The rows as what the name of the file says."""
     if path.suffix == ".jsonl":
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    elif path.suffix == ".json":
+        path.write_text(json.dumps(rows, indent=1))
     elif path.suffix == ".parquet":
         import pyarrow
         import pyarrow.parquet
@@ -155,7 +157,7 @@ def test_labels_are_classes(folder):
         assert found == [rows[name] for name in dataset.splits[split].names()]
 
 
-@pytest.mark.parametrize("name", ["all.csv", "all.tsv", "all.parquet", "all.jsonl"])
+@pytest.mark.parametrize("name", ["all.csv", "all.tsv", "all.parquet", "all.jsonl", "all.json"])
 def test_any_table_lists_them_with_paths_from_anywhere(folder, name, tmp_path):
     rows = [{"file": str(folder / row["path"]), "said": row["text"]} for row in rows_of(folder)]
     write_table(tmp_path / name, rows)
@@ -470,6 +472,11 @@ def test_tables_of_other_programs_are_told_apart(folder):
     )
     (folder / "nemo.jsonl").write_text('{"audio_filepath": "sounds/00.wav", "text": "one"}\n')
     assert "did you mean data.path_field=audio_filepath?" in refusal(folder / "nemo.jsonl")
+    write_table(folder / "nemo.json", [{"audio_filepath": "sounds/00.wav", "text": "one"}] * 2)
+    assert refusal(folder / "nemo.json") == (
+        f"{folder}/nemo.json has no field 'path', but audio_filepath, text: did you mean "
+        "data.path_field=audio_filepath?"
+    )
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])

@@ -151,6 +151,30 @@ def test_hidden_and_empty_files_are_left_out(tmp_path):
     assert names(source, "train") == ["a.txt", "b.txt", "d/e.txt"]
 
 
+def test_tables_that_are_read_as_plain_text_are_told_in_one_line(tmp_path):
+    def told(path) -> tuple[str, ...]:
+        source = open_source(TextFiles(path=str(path), validation_fraction=0.0))
+        return source.warnings
+
+    contents = {
+        "a.jsonl": '{"text": "one"}\n',
+        "b.csv": "text,label\none,1\n",
+        "c.json": '[\n  {"text": "one"}]',
+        "d.json": '{"text": "one"}\n{"text": "two"}\n',
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_text(content)
+        assert told(tmp_path / name) == (
+            f"{name} is read as plain text, with the names of fields and all signs between them; "
+            "to read the texts in a field: --config.data.source=records",
+        )
+    (tmp_path / "settings.json").write_text('{\n  "width": [{"a": 1}, 3]\n}\n')
+    (tmp_path / "code.py").write_text("x = [{}]\n")
+    assert told(tmp_path / "settings.json") == told(tmp_path / "code.py") == ()
+    (line,) = told(tmp_path)
+    assert line.startswith("4 of 6 files are tables, such as a.jsonl, and read as plain text, ")
+
+
 def test_a_byte_that_is_no_utf8_is_named_with_its_offset(tmp_path, monkeypatch):
     path = tmp_path / "bad.txt"
     path.write_bytes("é".encode() * 3 + b"\xff" + b"end")
