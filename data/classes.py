@@ -1,10 +1,10 @@
 """Makes class names from text labels, and warns about names that are easily confused."""
 
 import re
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from configs.errors import UsageError
+from data.forms import nfc
 
 _WHOLE = re.compile(r"([+-]?[0-9]+)(\.0+)?")  # an integer, or one that a program wrote as 1.0
 _NO_VALUES = ("nan", "NaN", "NAN", "NaT", "null", "NULL", "(null)", "None", "NA", "N/A", "n/a",
@@ -16,13 +16,13 @@ _FEWEST_CLASSES = 10  # fewer are never called many
 def classes_of(labels: Iterable[str]) -> dict[str, str]:
     """Return the class of each label: the label in the Unicode form NFC. If all labels are
     integers, those written as 1.0 are in the class 1."""
-    found = {label: unicodedata.normalize("NFC", label) for label in sorted(set(labels))}
+    found = {label: nfc(label) for label in sorted(set(labels))}
     if all(map(_WHOLE.fullmatch, found.values())):
         found = {label: name.partition(".")[0] for label, name in found.items()}
     return found
 
 
-def joined(classes: Mapping[str, str]) -> Iterator[str]:
+def describe_joined_labels(classes: Mapping[str, str]) -> Iterator[str]:
     """Yield a warning if several labels are one class. classes: the result of `classes_of`."""
     forms: dict[str, list[str]] = {}
     for label, name in classes.items():

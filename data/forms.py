@@ -9,7 +9,7 @@ def nfc(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def joined(names: Iterable[str], things: str) -> Iterator[str]:
+def describe_joined_forms(names: Iterable[str], things: str) -> Iterator[str]:
     """Yield a warning if some of the names differ only in their Unicode form.
 
     things: the plural noun for what they name.

@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 from configs.data_spec import DataSpec
 from configs.errors import UsageError
 from data.cache import digest
-from data.classes import alike, class_names, classes_of, is_no_value, joined, many, no_values
+from data.classes import (
+    alike,
+    class_names,
+    classes_of,
+    describe_joined_labels,
+    is_no_value,
+    many,
+    no_values,
+)
 from data.cleaning import Pieces
 from data.codecs.tokenizers import Tokenizer
 from data.dataset import Dataset, ExampleCodec, Split, token_type
@@ -97,12 +105,12 @@ class LabelledTextPreparation:
         labels = {split: {class_of[label] for label in of} for split, of in written.items()}
         cut_out = bool(self.source.held_out)
         classes = class_names(
-            labels, things="text", validation_is_cut=cut_out, notes=joined(class_of)
+            labels, things="text", validation_is_cut=cut_out, notes=describe_joined_labels(class_of)
         )
         tokenizer = make_tokenizer(self.settings.tokenizer, [Pieces(splits["train"])], progress)
         tokenizer.save(folder / TOKENIZER)
         codec, metadata, hashes = self._codec(tokenizer), {}, {}
-        notes = [*joined(class_of)]
+        notes = [*describe_joined_labels(class_of)]
         number_of = {name: number for number, name in enumerate(classes)}
         numbers = {label: number_of[name] for label, name in class_of.items()}
         around = len(tokenizer.framed(np.empty(0, np.int32)))

@@ -11,7 +11,7 @@ from configs.errors import UsageError
 from data.cache import digest
 from data.classes import alike
 from data.file_stat_cache import FileStatCache
-from data.forms import joined, nfc
+from data.forms import describe_joined_forms, nfc
 from data.sources.files import file_sha256, files_in, is_hidden, name_below, read_file
 from data.sources.source import MadeExamples, RawSplits, copies, hold_out
 from data.sources.splits import SPLITS, Layout, assign_folders, listed, split_of
@@ -93,7 +93,9 @@ def open_source(settings: Any) -> ImageFolder:
     warnings += [f"the classes of {one.parent} are read from {one}" for one in doubled]
     warnings += [note for one in found.values() for note in one.warnings(classes)]
     warnings += _doubtful_classes(found["train"], classes)
-    warnings += joined((name for one in found.values() for name in one.folders()), "classes")
+    warnings += describe_joined_forms(
+        (name for one in found.values() for name in one.folders()), "classes"
+    )
     warnings += [*alike(classes), *copies(pictures, "pictures")]
     if lost := sorted(set(classes) - {one.label for one in pictures["train"]}):
         warnings.append(f"every picture of {', '.join(lost)} is held out: training sees none")

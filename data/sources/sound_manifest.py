@@ -15,7 +15,15 @@ from typing import Any
 from configs.errors import UsageError
 from configs.reading.inputs import nearest_path
 from data.cache import digest
-from data.classes import alike, class_names, classes_of, is_no_value, joined, many, no_values
+from data.classes import (
+    alike,
+    class_names,
+    classes_of,
+    describe_joined_labels,
+    is_no_value,
+    many,
+    no_values,
+)
 from data.codecs.sound import Waveform, decode_sound
 from data.file_stat_cache import FileStatCache
 from data.forms import nfc
@@ -114,10 +122,10 @@ def open_labels(settings: Any) -> SoundManifest:
     labels = {split: {one.target for one in of} for split, of in recordings.items()}
     is_cut = "validation" in recordings and "validation" not in found
     classes = class_names(
-        labels, things="recording", validation_is_cut=is_cut, notes=joined(class_of)
+        labels, things="recording", validation_is_cut=is_cut, notes=describe_joined_labels(class_of)
     )
     warnings = [*told, *_copies(recordings)]
-    warnings += [*joined(class_of), *alike(classes)]
+    warnings += [*describe_joined_labels(class_of), *alike(classes)]
     warnings += many(classes, sum(map(len, recordings.values())), "recordings")
     if lost := sorted(set(classes) - labels["train"]):
         warnings.append(f"every recording of {listed_names(lost)} is held out: training hears none")
