@@ -1,114 +1,79 @@
-"""A source of documents (text files or parts of them), read in pieces of bounded size."""
+"""Documents (text files or parts of them) as rows, and pieces of bounded size of any text."""
 
 import codecs
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from configs.errors import UsageError
 from data.file_stat_cache import FileStatCache
 from data.sources.opening import open_text
-from data.sources.splits import Layout
+from data.sources.rows import ListedRows, Opened, Row, View
 
 PIECE_CHARACTERS = 2**14
 _BLOCK_BYTES = 2**20
 
 
 @dataclass(frozen=True)
-class TextFile:
-    """A file of UTF-8 text: its path, its name in the corpus, its hash and its length."""
+class Document:
+    """A file of UTF-8 text, or a part of it: its path, its name in the corpus, the file's hash, and
+    the characters in [start, stop)."""
 
     path: Path
     name: str
     sha256: str
-    characters: int
-
-
-@dataclass(frozen=True)
-class Document:
-    """A part of a file: its characters in [start, stop)."""
-
-    file: TextFile
-    start: int
     stop: int
+    start: int = 0
 
 
-@dataclass(frozen=True)
-class Documents:
-    """A source of text. An example is a piece of a document.
+def opened_documents(
+    documents: Mapping[str, Sequence[Document]],
+    held_out: float,
+    view: View,
+    *,
+    invalid_utf8: str,
+    **more: Any,
+) -> Opened:
+    """Return the documents of each split as what a reader found.
 
-    Its fields are `document` (the document's name), `piece` (the number of the piece, from 0) and
-    `text`. Pieces have a bounded size, so that records don't grow with a document, and random ones
-    are a fair sample of all text. If possible, a piece ends after a word, before white space.
-    `data.text` joins the pieces again where a token may cross this boundary.
+    The value of a row's field is an iterator over the blocks of its text, so that no document is in
+    memory as a whole.
 
-    layout: how the files were assigned to splits, if the user gave them.
-    warnings: messages for the user.
+    held_out, more: as in `Opened`.
+    invalid_utf8: "error", or "replace" to decode invalid bytes as U+FFFD.
     """
+    (field,) = view.fields
 
-    name: str
-    documents: Mapping[str, tuple[Document, ...]]
-    invalid_utf8: str
-    held_out: float
-    layout: Layout[Path] | None = None
-    warnings: tuple[str, ...] = ()
+    def row(part: Document) -> Row:
+        return str(part.path), {field: _characters(part, invalid_utf8)}
 
-    @cached_property
-    def splits(self) -> dict[str, int]:
-        return {split: sum(map(_most_pieces, of)) for split, of in self.documents.items()}
-
-    def characters(self) -> dict[str, int]:
-        """Return the number of characters of each split."""
-        return {
-            split: sum(part.stop - part.start for part in of)
-            for split, of in self.documents.items()
-        }
-
-    def source_key(self) -> dict[str, Any]:
-        return {
-            "invalid_utf8": self.invalid_utf8,
-            "piece_characters": PIECE_CHARACTERS,
-            "documents": {
-                split: [[part.file.name, part.file.sha256, part.start, part.stop] for part in of]
-                for split, of in self.documents.items()
-            },
-        }
-
-    def features(self) -> dict[str, Any]:
-        return text_features()
-
-    def examples(self, split: str) -> Iterator[dict[str, Any]]:
-        for document in self.documents[split]:
-            for number, text in enumerate(pieces(_characters(document, self.invalid_utf8))):
-                yield {"document": document.file.name, "piece": number, "text": text}
-
-
-def whole(file: TextFile) -> Document:
-    """Return `file` as a single document."""
-    return Document(file, 0, file.characters)
-
-
-def text_features() -> dict[str, Any]:
-    """Return the TensorFlow Datasets features of a piece of a document."""
-    import numpy as np
-    import tensorflow_datasets as tfds
-
-    text, number = tfds.features.Text(), tfds.features.Scalar(np.int64)
-    return {"document": text, "piece": number, "text": text}
+    sizes = {split: sum(part.stop - part.start for part in of) for split, of in documents.items()}
+    parts = {
+        split: [[part.name, part.sha256, part.start, part.stop] for part in of]
+        for split, of in documents.items()
+    }
+    return Opened(
+        {split: [ListedRows(split, of, row, sizes[split])] for split, of in documents.items()},
+        {"documents": parts},
+        held_out,
+        characters=sizes,
+        **more,
+    )
 
 
 def pieces(blocks: Iterable[str]) -> Iterator[str]:
-    """Cut the joined text of `blocks` into pieces.
+    """Cut the joined text of `blocks` into pieces, so that records don't grow with a document, and
+    random ones are a fair sample of all text.
 
-    A piece has from `PIECE_CHARACTERS` to twice as many characters; the last may be shorter. An
-    empty text has one empty piece.
+    If possible, a piece ends after a word, before white space. It has from `PIECE_CHARACTERS` to
+    twice as many characters; the last may be shorter. An empty text has one empty piece.
+    `data.document_encoding` joins pieces again where a token may cross their boundary.
     """
     text, count = "", 0
     for block in blocks:
-        text += block
+        text = text + block if text else block
         start = 0
         while len(text) - start > 2 * PIECE_CHARACTERS:
             stop = _cut(text, start + PIECE_CHARACTERS, start + 2 * PIECE_CHARACTERS)
@@ -123,8 +88,8 @@ def pieces(blocks: Iterable[str]) -> Iterator[str]:
 
 def read_text_files(
     files: Iterable[tuple[Path, str]], invalid_utf8: str, settings: Any, *what: str
-) -> list[TextFile]:
-    """Return a `TextFile` for each path and name in `files`.
+) -> list[Document]:
+    """Return a document for each path and name in `files` with any text.
 
     The file stat cache, opened with `settings` and `what`, avoids reading unchanged files again.
 
@@ -141,7 +106,8 @@ def read_text_files(
         return hasher.hexdigest(), characters
 
     with FileStatCache(settings, "opened text", invalid_utf8, *what) as file_stat_cache:
-        return [TextFile(path, name, *file_stat_cache.of(path, find)) for path, name in files]
+        found = [Document(path, name, *file_stat_cache.of(path, find)) for path, name in files]
+    return [one for one in found if one.stop]
 
 
 def _blocks(path: Path, invalid_utf8: str) -> Iterator[tuple[bytes, str]]:
@@ -169,7 +135,7 @@ def _blocks(path: Path, invalid_utf8: str) -> Iterator[tuple[bytes, str]]:
 def _characters(document: Document, invalid_utf8: str) -> Iterator[str]:
     """Yield the text of `document` in blocks."""
     place = 0
-    for _, text in _blocks(document.file.path, invalid_utf8):
+    for _, text in _blocks(document.path, invalid_utf8):
         first, last = document.start - place, document.stop - place
         place += len(text)
         if last <= 0:
@@ -185,7 +151,3 @@ def _cut(text: str, first: int, last: int) -> int:
         if text[place].isspace() and not text[place - 1].isspace():
             return place
     return last
-
-
-def _most_pieces(document: Document) -> int:
-    return -(-(document.stop - document.start) // PIECE_CHARACTERS)
