@@ -1,4 +1,4 @@
-"""Lists all fields of a configuration, and those that have no effect."""
+"""Lists all fields of a configuration, those that have no effect, and values as text."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -19,26 +19,28 @@ class Field:
 
 
 def flatten(section: Settings, prefix: str = "") -> dict[str, Field]:
-    """Return all fields of `section` and its subsections: path to field.
-
-    The discriminator comes first in each section.
-
-    prefix: written before each path.
-    """
-    declared = type(section).model_fields
+    """Return all fields of `section` and its subsections: path to field. prefix: written before
+    each path."""
     flat: dict[str, Field] = {}
-    for name in sorted(declared, key=lambda name: name != section.discriminator):
+    for name, info in type(section).model_fields.items():
         value = getattr(section, name)
         if isinstance(value, Settings):
             flat |= flatten(value, f"{prefix}{name}.")
         else:
-            flat[f"{prefix}{name}"] = Field(value, declared[name])
+            flat[f"{prefix}{name}"] = Field(value, info)
     return flat
 
 
 def unused_fields(config: Config) -> dict[str, str]:
     """Return the fields that have no effect because of other fields: path to reason."""
     return unused_across_sections(config) | _unused_within(config, "")
+
+
+def format_value(value: Any) -> str:
+    """Return a value as text that the command line accepts."""
+    if value is None:
+        return "none"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _unused_within(section: Settings, prefix: str) -> dict[str, str]:
