@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from configs.errors import UsageError
+from configs.patterns import is_pattern, matching
 from configs.schema.config import Config
 from configs.schema.conversations import Conversations
 from configs.schema.data import TFDS, Mixture, Records, Table, TextFiles
@@ -161,8 +162,8 @@ def _check_text(field: str, path: str | None) -> None:
         _check_readable(named, path)
         if not any(files for _, _, files in os.walk(path)):
             raise UsageError(f"{named} is a folder without files")
-    elif glob.has_magic(path):
-        if not any(map(os.path.isfile, glob.iglob(path, recursive=True))):
+    elif is_pattern(path):
+        if not any(map(os.path.isfile, matching(path))):
             raise UsageError(f"{named}: no file matches{_relative_hint(path)}")
     elif os.path.exists(path):
         raise UsageError(f"{named} is no regular file: give a file, as it is read several times")
@@ -179,7 +180,7 @@ def _check_pairs(data: ParallelText) -> None:
             f"{source} and {target}, or a table (.tsv, .csv, .jsonl, .parquet)"
         )
     two_files = glob.iglob(f"{glob.escape(path)}.*")  # NAME.en and NAME.de
-    if os.path.exists(path) or glob.has_magic(path) or not any(map(os.path.isfile, two_files)):
+    if os.path.exists(path) or is_pattern(path) or not any(map(os.path.isfile, two_files)):
         _check_text("data.path", path)
 
 
