@@ -140,7 +140,7 @@ def notify(text: str) -> None:
 def make_warm_start(program: TrainProgram, workdir: Path, dataset: Dataset) -> WarmStart:
     """Plan how a new run takes over the weights of `train.initialize_from`. A resumed run takes
     none."""
-    from data.text import check_tokenizer
+    from data.tokenizer_training import check_tokenizer
     from training import initialize
     from training.checkpoints import finished_steps
 

@@ -11,6 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+GIT_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+"""Begins the small texts that Git LFS leaves in place of large files."""
+
 
 def write_durably(path: Path, content: str | bytes) -> None:
     """Write `content` (text as UTF-8) to `path`. Readers see the old file or the complete new one.

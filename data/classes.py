@@ -2,9 +2,12 @@
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
 
 from configs.errors import UsageError
 from data.forms import nfc
+from data.sources.values import listed_names
 
 _WHOLE = re.compile(r"([+-]?[0-9]+)(\.0+)?")  # an integer, or one that a program wrote as 1.0
 _NO_VALUES = ("nan", "NaN", "NAN", "NaT", "null", "NULL", "(null)", "None", "NA", "N/A", "n/a",
@@ -13,56 +16,73 @@ _NO_VALUES = ("nan", "NaN", "NAN", "NaT", "null", "NULL", "(null)", "None", "NA"
 _FEWEST_CLASSES = 10  # fewer are never called many
 
 
-def classes_of(labels: Iterable[str]) -> dict[str, str]:
-    """Return the class of each label: the label in the Unicode form NFC. If all labels are
-    integers, those written as 1.0 are in the class 1."""
-    found = {label: nfc(label) for label in sorted(set(labels))}
-    if all(map(_WHOLE.fullmatch, found.values())):
-        found = {label: name.partition(".")[0] for label, name in found.items()}
-    return found
+@dataclass(frozen=True)
+class Classes:
+    """The classes of a data set: their names, the class of each label, and messages for the
+    user."""
+
+    names: tuple[str, ...]
+    class_of: Mapping[str, str]
+    warnings: tuple[str, ...]
+
+    @property
+    def number_of(self) -> dict[str, int]:
+        """The number of each label's class."""
+        numbers = {name: number for number, name in enumerate(self.names)}
+        return {label: numbers[name] for label, name in self.class_of.items()}
 
 
-def describe_joined_labels(classes: Mapping[str, str]) -> Iterator[str]:
-    """Yield a warning if several labels are one class. classes: the result of `classes_of`."""
-    forms: dict[str, list[str]] = {}
-    for label, name in classes.items():
-        forms.setdefault(name, []).append(label)
-    several = [f"{name} ({', '.join(map(ascii, of))})" for name, of in forms.items() if of[1:]]
-    yield from _told("labels that are written in several ways are one class", several)
+def assign_classes(
+    labels: Mapping[str, Mapping[str, int]], *, thing: str, validation_is_cut: bool
+) -> Classes:
+    """Return the classes of text labels: the training labels in order (numerical if all are
+    integers).
 
+    The class of a label is the label in the Unicode form NFC. If all labels are integers, those
+    written as 1.0 are in the class 1.
 
-def class_names(
-    labels: Mapping[str, set[str]],
-    *,
-    things: str,
-    validation_is_cut: bool,
-    notes: Iterable[str] = (),
-) -> tuple[str, ...]:
-    """Return the class names: the training labels in order (numerical if all are integers).
-
-    labels: the labels of each split.
-    things: the noun for an example in errors, in the singular.
+    labels: for each split, how often each label occurs.
+    thing: the noun for an example in messages.
     validation_is_cut: whether validation was cut out of the training data; its labels then count as
         training labels.
-    notes: what to add to the error that there is only one class.
 
     Raises UsageError if there is only one class, or if another split has a label that training does
     not have.
     """
-    known = labels["train"] | (labels["validation"] if validation_is_cut else set())
-    for split, found in labels.items():
-        if more := sorted(found - known):
+    class_of = {label: nfc(label) for label in sorted(chain.from_iterable(labels.values()))}
+    if all(map(_WHOLE.fullmatch, class_of.values())):
+        class_of = {label: name.partition(".")[0] for label, name in class_of.items()}
+    found = {split: {class_of[label] for label in of} for split, of in labels.items()}
+    joined = [*_joined_labels(class_of)]
+    known = found["train"] | (found["validation"] if validation_is_cut else set())
+    for split, of in found.items():
+        if more := sorted(of - known):
             raise UsageError(
                 f"{split} has the label{'' if len(more) == 1 else 's'} {', '.join(more[:10])}, "
-                f"which no training {things} has"
+                f"which no training {thing} has"
             )
     if len(known) == 1:
-        one = f"all training {things}s have one label, {known.pop()}: there is no choice"
-        raise UsageError("; ".join([one, *notes]))
-    try:
-        return tuple(sorted(known, key=lambda name: (int(name), name)))
-    except ValueError:
-        return tuple(sorted(known))
+        one = f"all training {thing}s have one label, {known.pop()}: there is no choice"
+        raise UsageError("; ".join([one, *joined]))
+    names = _ordered(known)
+    count = sum(sum(of.values()) for of in labels.values())
+    warnings = (
+        *joined,
+        *held_out_classes(names, found["train"], thing),
+        *alike(names),
+        *_many(names, count, f"{thing}s"),
+    )
+    return Classes(names, class_of, warnings)
+
+
+def held_out_classes(names: Iterable[str], trained: Iterable[str], thing: str) -> Iterator[str]:
+    """Yield a warning if there are classes of which all examples are held out.
+
+    trained: the classes of training examples.
+    thing: the noun for an example.
+    """
+    if lost := sorted({*names} - {*trained}):
+        yield f"every {thing} labelled {listed_names(lost)} is held out: training sees none"
 
 
 def alike(classes: Iterable[str]) -> Iterator[str]:
@@ -77,7 +97,7 @@ def alike(classes: Iterable[str]) -> Iterator[str]:
     yield from _told("classes that seem to be missing labels are learnt like others", missing)
 
 
-def many(classes: Sequence[str], examples: int, things: str) -> Iterator[str]:
+def _many(classes: Sequence[str], examples: int, things: str) -> Iterator[str]:
     """Yield a warning if there are more classes than half of the examples. things: the noun for an
     example, in the plural."""
     if len(classes) > max(_FEWEST_CLASSES, examples / 2):
@@ -100,6 +120,23 @@ def no_values(found: Sequence[str], of_all: str) -> Iterator[str]:
     """
     if found:
         yield f"{len(found):,} of {of_all} seem to be missing, such as {found[0]!r}, and are learnt"
+
+
+def _joined_labels(class_of: Mapping[str, str]) -> Iterator[str]:
+    """Yield a warning if several labels are one class. class_of: the class of each label."""
+    forms: dict[str, list[str]] = {}
+    for label, name in class_of.items():
+        forms.setdefault(name, []).append(label)
+    several = [f"{name} ({', '.join(map(ascii, of))})" for name, of in forms.items() if of[1:]]
+    yield from _told("labels that are written in several ways are one class", several)
+
+
+def _ordered(names: Iterable[str]) -> tuple[str, ...]:
+    """Return names in order: numerical if all are integers."""
+    try:
+        return tuple(sorted(names, key=lambda name: (int(name), name)))
+    except ValueError:
+        return tuple(sorted(names))
 
 
 def _confused(classes: Iterable[str], key: Callable[[str], str]) -> list[str]:

@@ -13,22 +13,21 @@ import hashlib
 import re
 import unicodedata
 import zlib
-from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data.progress import Progress
-from data.sources.source import RawExamples
+from data.progress import Progress, track
+from data.sources.source import Examples
 
 VERSION = 1
 """Part of the cache key. Increment it when this file makes different examples."""
 
 _ORDER = ("test", "validation", "train")
-_AT_ONCE = 256  # pieces that are read together
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]+")
 _WORD = re.compile(r"\w+")
 _PERMUTATIONS = 128  # per signature: estimated similarities have an error of about 0.04
@@ -38,34 +37,19 @@ Counts = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Pieces:
-    """Random access to pieces of documents (see `data.sources.documents`).
+class CleanText(Examples):
+    """Those `examples` that `kept` marks, a byte for each, with the text changed by `change`."""
 
-    records: a raw example for each piece.
-    change: a function applied to the text of each piece.
-    kept: the indices in `records` of the pieces to use; None for all.
-    """
-
-    records: RawExamples
-    change: Change = str
-    kept: NDArray[np.int64] | None = None
+    examples: Examples
+    change: Change
+    kept: bytearray
 
     def __len__(self) -> int:
-        return len(self.records) if self.kept is None else len(self.kept)
+        return sum(self.kept)
 
-    def read(self, numbers: Sequence[int]) -> list[tuple[int, str]]:
-        """Return the pieces with the given numbers, each as its index in its document (from 0) and
-        its text."""
-        if self.kept is not None:
-            numbers = self.kept[numbers].tolist()
-        found = self.records.__getitems__(numbers)
-        return [(int(one["piece"]), self.change(one["text"].decode())) for one in found]
-
-    def blocks(self, size: int = _AT_ONCE) -> Iterator[list[tuple[int, str]]]:
-        """Yield all pieces in order, as `read` returns them, in lists of `size`."""
-        numbers = range(len(self))
-        for start in numbers[::size]:
-            yield self.read(list(numbers[start : start + size]))
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for one in compress(self.examples, self.kept):
+            yield one | {"text": self.change(one["text"])}
 
 
 def is_on(settings: Any) -> bool:
@@ -74,32 +58,30 @@ def is_on(settings: Any) -> bool:
 
 
 def clean(
-    parts: Sequence[tuple[str, RawExamples]], settings: Any, progress: Progress
-) -> tuple[list[Pieces], dict[str, Counts]]:
-    """Clean text. Return the pieces to keep of each part, and counts by split.
+    parts: Sequence[tuple[str, Examples]], settings: Any, progress: Progress
+) -> tuple[list[Examples], dict[str, Counts]]:
+    """Clean text. Return the examples of each part without those that are removed, and counts by
+    split.
 
-    parts: pairs of split name and raw pieces; a mixture has several parts per split.
+    parts: pairs of split name and raw examples; a mixture has several parts per split.
     settings: `config.data.cleaning`.
 
-    If cleaning is off, all pieces are kept and there are no counts.
+    If cleaning is off, all examples are kept and there are no counts.
 
     Counts of a split: `documents` and `characters`, each [before, after], and `steps`: for each
     step, the number of `documents` it changed or removed, and of `characters` it removed (negative
     if it added some). The characters of all steps add up to before minus after.
     """
+    cleaned = [examples for _, examples in parts]
     if not is_on(settings):
-        return [Pieces(records) for _, records in parts], {}
+        return cleaned, {}
     normalize, strip = normalizer(settings), _stripper(settings)
     survey = _Survey(settings, normalize, strip)
-    kept: dict[int, NDArray[np.int64]] = {}
     for number in sorted(range(len(parts)), key=lambda one: _ORDER.index(parts[one][0])):
-        split, records = parts[number]
-        kept[number] = survey.take(split, Pieces(records), progress)
-    pieces = [
-        Pieces(records, lambda text: strip(normalize(text)), kept[number])
-        for number, (_, records) in enumerate(parts)
-    ]
-    return pieces, survey.counts
+        split, examples = parts[number]
+        kept = survey.take(split, examples, progress)
+        cleaned[number] = CleanText(examples, lambda text: strip(normalize(text)), kept)
+    return cleaned, survey.counts
 
 
 @dataclass
@@ -128,8 +110,8 @@ class _Survey:
         self._near = _NearDuplicates(settings) if settings.duplicates == "near" else None
         self.counts: dict[str, Counts] = {}
 
-    def take(self, split: str, pieces: Pieces, progress: Progress) -> NDArray[np.int64]:
-        """Return the numbers of the pieces to keep."""
+    def take(self, split: str, examples: Examples, progress: Progress) -> bytearray:
+        """Return a mask of the examples to keep, a byte for each."""
         counts = self.counts.setdefault(
             split,
             {
@@ -140,21 +122,17 @@ class _Survey:
                 },
             },
         )
-        kept, first, number, document = array("q"), 0, 0, None
-        stage, total = f"cleaning {split}", len(pieces)
-        for block in pieces.blocks():
-            progress(stage, number, total, "pieces")
-            for place, text in block:
-                if place == 0 or document is None:
-                    if document is not None and self._stays(document, counts):
-                        kept.extend(range(first, number))
-                    first, document = number, _Document()
-                self._add(document, text)
-                number += 1
-        if document is not None and self._stays(document, counts):
-            kept.extend(range(first, number))
-        progress(stage, total, total, "pieces")
-        return np.array(kept, np.int64)
+        kept, count, document = bytearray(), 0, _Document()
+        stage, total = f"cleaning {split}", len(examples)
+        for one in track(examples, progress, stage, total, "pieces"):
+            if one["piece"] == 0 and count:
+                kept += count * bytes([self._stays(document, counts)])
+                count, document = 0, _Document()
+            self._add(document, one["text"])
+            count += 1
+        if count:
+            kept += count * bytes([self._stays(document, counts)])
+        return kept
 
     def _add(self, document: _Document, text: str) -> None:
         normal = self._normalize(text)

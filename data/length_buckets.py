@@ -152,9 +152,14 @@ def write_lengths(records: Path, lengths: ArrayLike) -> None:
     np.save(_path(records), np.array(lengths, np.int32))
 
 
-def open_lengths(records: Path, count: int) -> Lengths:
-    """Open the lengths of the record file `records`, and choose up to `count` bounds for each."""
+def open_lengths(records: Path, count: int) -> Lengths | None:
+    """Open the lengths of the record file `records`, and choose up to `count` bounds for each.
+
+    Returns None if no lengths were written.
+    """
     path = _path(records)
+    if not path.exists():
+        return None
     bounds = (choose_bounds(one[one > 0], count) for one in np.load(path).T)
     return Lengths(path, tuple(bounds))
 

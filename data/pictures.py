@@ -14,7 +14,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,13 +21,11 @@ from numpy.typing import NDArray
 
 from configs.data_spec import DataSpec
 from data.augmentation import augment, generator, is_on, random_box
-from data.broken import Broken
-from data.cache import digest
 from data.codecs.pictures import ImageShape, decode_picture, encode_picture, picture_size
-from data.dataset import Dataset, ExampleCodec, Split
-from data.progress import Progress, read_blocks
-from data.records import write_names, write_records
-from data.sources.source import RawExamples, RawSplits
+from data.dataset import ExampleCodec, Split
+from data.driver import Part, Preparation
+from data.length_buckets import Lengths
+from data.progress import Progress
 
 VERSION = 4
 """Part of the cache key. Increment it when this file makes different examples."""
@@ -147,21 +144,13 @@ def _batch(images: NDArray[np.uint8], labels: NDArray[np.int32]) -> dict[str, ND
     }
 
 
-@dataclass(frozen=True)
-class PicturePreparation:
-    """Prepares labelled images.
+class PicturePreparation(Preparation):
+    """Prepares labelled images. A raw example has an encoded `image`, a `label` (-1: none), and
+    optionally a `name` and a `path` (for error messages)."""
 
-    source: the source of the images.
-    settings: `config.data`.
+    things = "pictures"
 
-    A raw example has an encoded `image`, a `label`, and optionally a `name` and a `path` (for error
-    messages). A split without labels (-1, as in the test data of a competition) is left out.
-    """
-
-    source: Any
-    settings: Any
-
-    def cache_key(self) -> dict[str, Any]:
+    def key(self) -> dict[str, Any]:
         pixels = ("image_size", "channels", "crop_ratio", "max_value")
         named = (*pixels, "decoded", "decoded_bytes")
         key = {name: getattr(self.settings, name) for name in named}
@@ -172,67 +161,63 @@ class PicturePreparation:
             **self._unusual_view,
         }
 
-    def write(
-        self,
-        sources: Sequence[RawSplits],
-        folder: Path,
-        progress: Progress,
-    ) -> dict[str, Any]:
-        labelled = {
-            split: pictures
-            for split, pictures in sources[0].items()
-            if split == "train" or (len(pictures) and pictures[0]["label"] >= 0)
-        }
-        shape, as_pixels = self._decide(labelled)
-        metadata: dict[str, Any] = {"shape": shape, "as_pixels": as_pixels, "splits": {}}
-        warnings = [
-            f"{split} has no labels, and is left out"
-            for split in sources[0]
-            if split not in labelled
-        ]
-        broken = Broken("pictures", sum(map(len, labelled.values())), self.settings.broken_fraction)
-        hashes, noted = {}, dict[tuple[str, str], tuple[int, str]]()
-        for split, pictures in labelled.items():
-            before = broken.count
-            path, names = folder / f"{split}.array_record", list[str | None]()
-            records = self._records(split, pictures, metadata, broken, names, noted, progress)
-            count, hashes[split] = write_records(path, records)
-            known = [name for name in names if name is not None]
-            if len(known) == len(names):
-                write_names(path, known)
-            metadata["splits"][split] = {"examples": count, "broken": broken.count - before}
-        broken.check_splits(metadata["splits"])
-        decided = [hashes, shape, self.source.classes, self.settings.crop_ratio]
-        if noted:  # files stay the same if they are decoded in another way
-            decided.append([[*what, count] for what, (count, _) in noted.items()])
-        if self.settings.max_value is not None:
-            decided.append(self.settings.max_value)
-        decided += sorted(self._unusual_view.items())
-        warnings += [
-            f"{count:,} of {len(labelled[split]):,} pictures of {split} {note}; such as {name}"
-            for (split, note), (count, name) in noted.items()
-        ]
-        told = {"notes": warnings, "broken": broken.messages}
-        return {"fingerprint": digest(decided), **told, **metadata}
+    def decide(self, parts: Sequence[Part], progress: Progress) -> dict[str, Any]:
+        """Return the shape of all images, and whether to store them as pixels."""
+        settings, size = self.settings, self.settings.image_size
+        width, height = (size, size) if size else _common_size(_sizes(parts))
+        shape = (height, width, settings.channels or self.sources[0].channels)
+        if settings.decoded != "auto":
+            return {"shape": shape, "as_pixels": settings.decoded == "arrays"}
+        count = sum(len(part.examples) for part in parts)
+        fits = count * math.prod(shape) <= settings.decoded_bytes
+        if fits and self._random_resized:
+            most = _kept_side(shape, settings.crop_ratio)
+            train = [part for part in parts if part.split == "train"]
+            fits = all(min(size) <= most for size in _sizes(train))
+        return {"shape": shape, "as_pixels": fits}
 
-    def open(self, folder: Path, metadata: Mapping[str, Any]) -> Dataset:
-        splits = {
-            name: Split(
-                name, folder / f"{name}.array_record", self._codec(name, metadata), **numbers
-            )
-            for name, numbers in metadata["splits"].items()
-        }
-        allowed, messages = self.settings.broken_fraction, metadata["broken"]
-        broken = Broken.of("pictures", splits.values(), allowed, messages)
-        classes = self.source.classes
-        return Dataset(
-            fingerprint=metadata["fingerprint"],
-            splits=splits,
-            spec=DataSpec(
-                num_classes=len(classes), image_shape=tuple(metadata["shape"]), classes=classes
-            ),
-            warnings=(*metadata["notes"], *broken.lines()),
-        )
+    def codec(self, split: str, lengths: Lengths | None = None) -> PixelCodec | ImageFileCodec:
+        """Return the codec of a split. Random-resized crops need files, even for raw pixels."""
+        shape, augmentation = tuple(self.decided["shape"]), self.settings.augmentation
+        if self.decided["as_pixels"] and not (split == "train" and self._random_resized):
+            return PixelCodec(shape, augmentation)
+        view = self.settings.view
+        return ImageFileCodec(shape, view.pop("crop_ratio"), augmentation, **view)
+
+    def blocks(self, part: Part) -> Iterator[NDArray[Any]]:
+        """Yield the records in blocks. Notes of the decoder are told."""
+        codec, names = self.codec(part.split), list[str | None]()
+        store = partial(_store, codec, self.settings.view, self.decided["as_pixels"])
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
+            for group in part.read("decoding", _AT_ONCE):
+                block = np.empty(len(group), codec.dtype)
+                for row, (found, notes) in enumerate(threads.map(store, group)):
+                    names.append(group[row].get("name"))
+                    where = group[row].get("path", names[-1] or f"{part.split} {len(names) - 1}")
+                    for note in notes:
+                        part.note(note, where, comma=";")
+                    if isinstance(found, str):
+                        part.broken.add(where, found)
+                        found = codec.broken_record()
+                    block[row] = found
+                yield block
+        if None not in names:
+            part.names = [name for name in names if name is not None]
+
+    def spec(self, splits: Mapping[str, Split]) -> DataSpec:
+        classes = self.sources[0].classes or ()
+        shape = tuple(self.decided["shape"])
+        return DataSpec(num_classes=len(classes), image_shape=shape, classes=classes)
+
+    def digested(self, hashes: Mapping[str, Any], parts: Sequence[Part]) -> Any:
+        classes, crop_ratio = self.sources[0].classes, self.settings.crop_ratio
+        digested: list[Any] = [hashes, self.decided["shape"], classes, crop_ratio]
+        noted = [[part.split, *note] for part in parts for note in part.noted()]
+        if noted:  # files stay the same if they are decoded in another way
+            digested.append(noted)
+        if self.settings.max_value is not None:
+            digested.append(self.settings.max_value)
+        return [*digested, *sorted(self._unusual_view.items())]
 
     @property
     def _random_resized(self) -> bool:
@@ -245,68 +230,13 @@ class PicturePreparation:
         found = {name: getattr(self.settings, name) for name in usual}
         return {name: value for name, value in found.items() if value != usual[name]}
 
-    def _codec(self, split: str, metadata: Mapping[str, Any]) -> PixelCodec | ImageFileCodec:
-        """Return the codec of a split. Random-resized crops need files, even for raw pixels."""
-        shape, augmentation = tuple(metadata["shape"]), self.settings.augmentation
-        if metadata["as_pixels"] and not (split == "train" and self._random_resized):
-            return PixelCodec(shape, augmentation)
-        view = self.settings.view
-        return ImageFileCodec(shape, view.pop("crop_ratio"), augmentation, **view)
 
-    def _records(
-        self,
-        split: str,
-        pictures: RawExamples,
-        metadata: Mapping[str, Any],
-        broken: Broken,
-        names: list[str | None],
-        noted: dict[tuple[str, str], tuple[int, str]],
-        progress: Progress,
-    ) -> Iterator[NDArray[Any]]:
-        """Yield the records of `pictures` in blocks.
-
-        Images that can't be decoded are counted by `broken`. The name of each image, or None,
-        is appended to `names`. Each note of the decoder is counted in `noted`, by split and note,
-        with the first image that has it.
-        """
-        codec = self._codec(split, metadata)
-        store = partial(_store, codec, self.settings.view, metadata["as_pixels"])
-        stage = f"decoding {split}"
-        with ThreadPoolExecutor(os.cpu_count()) as threads:
-            for group in read_blocks(pictures, _AT_ONCE, progress, stage, "pictures"):
-                block = np.empty(len(group), codec.dtype)
-                for row, (found, notes) in enumerate(threads.map(store, group)):
-                    names.append(group[row].get("name"))
-                    where = group[row].get("path", names[-1] or f"{split} {len(names) - 1}")
-                    for note in notes:
-                        count, first = noted.get((split, note), (0, where))
-                        noted[split, note] = count + 1, first
-                    if isinstance(found, str):
-                        broken.add(where, found)
-                        found = codec.broken_record()
-                    block[row] = found
-                yield block
-
-    def _decide(self, splits: RawSplits) -> tuple[ImageShape, bool]:
-        """Return the shape of all images, and whether to store them as pixels."""
-        settings, size = self.settings, self.settings.image_size
-        width, height = (size, size) if size else _common_size(_sizes(splits))
-        shape = (height, width, settings.channels or self.source.channels)
-        if settings.decoded != "auto":
-            return shape, settings.decoded == "arrays"
-        fits = sum(map(len, splits.values())) * math.prod(shape) <= settings.decoded_bytes
-        if fits and self._random_resized:
-            most = _kept_side(shape, settings.crop_ratio)
-            fits = all(min(size) <= most for size in _sizes({"train": splits["train"]}))
-        return shape, fits
-
-
-def _sizes(splits: RawSplits) -> Iterator[tuple[int, int]]:
+def _sizes(parts: Sequence[Part]) -> Iterator[tuple[int, int]]:
     """Yield the width and height of each image with a readable header."""
-    for pictures in splits.values():
-        for number in range(len(pictures)):
+    for part in parts:
+        for one in part.examples:
             try:
-                yield picture_size(pictures[number]["image"])
+                yield picture_size(one["image"])
             except ValueError:
                 continue
 

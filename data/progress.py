@@ -1,9 +1,8 @@
 """Reports the progress of preparation."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, TypeVar
-
-from data.sources.source import RawExamples
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, islice
+from typing import TypeVar
 
 Progress = Callable[[str, int, int, str], None]
 """A callback, called with the stage ("packing train"), the amount done, the total, and the unit.
@@ -13,6 +12,8 @@ A stage is complete when the amount done equals the total.
 
 Item = TypeVar("Item")
 
+AT_ONCE = 512  # items that are read between two reports
+
 
 def silent(stage: str, done: int, total: int, unit: str) -> None:
     """Ignore all progress."""
@@ -21,32 +22,29 @@ def silent(stage: str, done: int, total: int, unit: str) -> None:
 def track(
     items: Iterable[Item], progress: Progress, stage: str, total: int, unit: str
 ) -> Iterator[Item]:
-    """Yield `items`, and report progress before each.
+    """Yield `items`, and report progress. The parameters are those of `in_blocks`."""
+    return chain.from_iterable(in_blocks(items, AT_ONCE, progress, stage, total, unit))
+
+
+def in_blocks(
+    items: Iterable[Item],
+    size: int,
+    progress: Progress = silent,
+    stage: str = "",
+    total: int = 0,
+    unit: str = "",
+) -> Iterator[list[Item]]:
+    """Yield `items` in lists of `size`, and report progress before each list is read.
 
     total: the approximate number of items.
     stage, unit: as in `Progress`.
     """
-    done = 0
-    for item in items:
+    iterator, done = iter(items), 0
+    while True:
         progress(stage, done, max(total, done + 1), unit)
-        yield item
-        done += 1
+        block = [*islice(iterator, size)]
+        if not block:
+            break
+        yield block
+        done += len(block)
     progress(stage, done, done, unit)
-
-
-def read_blocks(
-    examples: RawExamples,
-    size: int,
-    progress: Progress = silent,
-    stage: str = "",
-    unit: str = "",
-) -> Iterator[Sequence[dict[str, Any]]]:
-    """Yield all `examples` in order, in lists of `size`, and report progress before each list.
-
-    stage, unit: as in `Progress`.
-    """
-    total = len(examples)
-    for start in range(0, total, size):
-        progress(stage, start, total, unit)
-        yield examples.__getitems__([*range(start, min(start + size, total))])
-    progress(stage, total, total, unit)

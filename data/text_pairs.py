@@ -1,11 +1,9 @@
 """Prepares pairs of texts as records of source and target tokens, and makes batches of them."""
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from itertools import compress
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -13,16 +11,12 @@ from numpy.typing import NDArray
 
 from configs.data_spec import DataSpec
 from configs.errors import UsageError
-from data.cache import digest
 from data.classes import is_no_value
-from data.cleaning import Pieces
-from data.codecs.tokenizers import Tokenizer
-from data.dataset import Dataset, ExampleCodec, Split, token_type
-from data.length_buckets import PaddedShape, open_lengths, write_lengths
-from data.progress import Progress, read_blocks
-from data.records import write_names, write_records
-from data.sources.source import RawExamples, RawSplits, copies_line
-from data.text import PIECES_AT_ONCE, TOKENIZER, make_tokenizer, tokenizer_key
+from data.dataset import ExampleCodec, Split, token_type
+from data.driver import Part, Preparation
+from data.length_buckets import Lengths, PaddedShape
+from data.progress import AT_ONCE
+from data.sources.source import copies_line
 
 VERSION = 1
 """Part of the cache key. Increment it when this file makes different examples."""
@@ -106,188 +100,105 @@ class PairCodec(ExampleCodec):
         return token_type(self.vocabulary_size)
 
 
-@dataclass(frozen=True)
-class PairPreparation:
-    """Prepares pairs of texts.
+class PairPreparation(Preparation):
+    """Prepares pairs of texts. A raw example has a `source`, a `target` and a `name`.
 
-    source: the source of the pairs.
-    settings: `config.data`.
-
-    A raw example has a `source`, a `target` and a `name`. Pairs with an empty text are left out.
-    Pairs with a text above its length limit are left out of training, and cut in other splits.
+    Pairs with an empty text are left out. Pairs with a text above its length limit, which counts a
+    separator, are left out of training, and cut in other splits.
     """
 
-    source: Any
-    settings: Any
+    things = "pairs"
+    _learnt = np.empty(0, np.uint64)  # a hash of each training pair
 
-    def cache_key(self) -> dict[str, Any]:
-        return {
-            "text_pairs": VERSION,
-            "lengths": self._limits,
-            "tokenizer": tokenizer_key(self.settings.tokenizer),
-        }
+    def key(self) -> dict[str, Any]:
+        return {"text_pairs": VERSION, "lengths": self._limits}
 
-    def write(
-        self, sources: Sequence[RawSplits], folder: Path, progress: Progress
-    ) -> dict[str, Any]:
-        (splits,) = sources
-        both = Pieces(_Texts(splits["train"]))
-        tokenizer = make_tokenizer(self.settings.tokenizer, [both], progress)
-        tokenizer.save(folder / TOKENIZER)
-        metadata, warnings, hashes, learnt = {}, [], {}, np.zeros(0, np.uint64)
-        for split, records in splits.items():
-            writing = _Writing(split, self._codec(tokenizer), self._limits)
-            path = folder / f"{split}.array_record"
-            blocks = writing.blocks(records, tokenizer, progress)
-            count, hashes[split] = write_records(path, blocks)
-            if not count:
-                raise UsageError(
-                    f"no pair of {split} is left: {'; '.join(writing.warnings(len(records)))}"
-                )
-            lengths = np.concatenate(writing.lengths)
-            write_lengths(path, lengths)
-            if writing.names:
-                write_names(path, writing.names)
-            warnings += writing.warnings(len(records))
-            pairs = np.concatenate(writing.pairs)
-            if split == "train":
-                learnt = pairs
-            elif copies := [*compress(writing.names, np.isin(pairs, learnt))]:
-                warnings.append(copies_line(copies, f"{count:,} pairs of {split}"))
-            metadata[split] = {"examples": count, "targets": int(lengths[:, 1].sum()),
-                            **writing.metadata()}  # fmt: skip
-        decided = {"records": hashes, "vocabulary": tokenizer.vocabulary()}
-        return {"fingerprint": digest(decided), "splits": metadata, "notes": warnings}
+    def texts(self, part: Part) -> Iterator[str]:
+        for one in part.examples:
+            yield one["source"]
+            yield one["target"]
 
-    def open(self, folder: Path, metadata: Mapping[str, Any]) -> Dataset:
-        tokenizer = Tokenizer.load(folder / TOKENIZER)
-        codec, splits = self._codec(tokenizer), {}
-        for name, numbers in metadata["splits"].items():
-            path = folder / f"{name}.array_record"
-            lengths, padding = open_lengths(path, self.settings.length_buckets), None
-            if name == "train":
-                padding = lengths.padding(self.settings.global_batch_size)
-            tokens = int(np.load(lengths.path).sum())  # including separators
-            splits[name] = Split(
-                name, path, codec, padding=padding, tokens=tokens, lengths=lengths, **numbers
-            )
+    def codec(self, split: str, lengths: Lengths | None = None) -> PairCodec:
+        size, separator = self.tokenizer.vocabulary_size, self.tokenizer.separator_id
+        return PairCodec(size, separator, self._limits)
+
+    def blocks(self, part: Part) -> Iterator[NDArray[Any]]:
+        codec, hashes = self.codec(part.split), [np.empty(0, np.uint64)]
+        part.counts |= {"left_out": 0, "cut": 0}
+        for group in part.read("tokenising", AT_ONCE):
+            block, of_block = [], []
+            for one, *sides in self._whole(part, group):
+                if (fitting := self._fit(part, sides)) is None:
+                    continue
+                for name in ("source", "target"):
+                    if is_no_value(one[name]):
+                        what = "seem to be missing, such as nan or NULL, and are learnt"
+                        part.note(what, things=f"{name}s")
+                block.append(codec.encode(*fitting))
+                of_block.append([len(side) + 1 for side in fitting])
+                if part.split != "train":
+                    part.names.append(one["name"])
+            if block:
+                part.lengths.append(np.array(of_block, np.int32))
+                digests = b"".join(blake2b(pair, digest_size=8).digest() for pair in block)
+                hashes.append(np.frombuffer(digests, np.uint64))
+                yield np.array(block, object)
+        if not part.written:
+            raise UsageError(f"no pair of {part.split} is left: {'; '.join(part.lines())}")
+        lengths = np.concatenate(part.lengths)
+        part.counts |= {"tokens": int(lengths.sum()), "targets": int(lengths[:, 1].sum())}
+        self._tell_copies(part, np.concatenate(hashes))
+
+    def spec(self, splits: Mapping[str, Split]) -> DataSpec:
         source, target = self._limits
-        spec = DataSpec(
-            vocabulary_size=tokenizer.vocabulary_size, max_source_length=source, max_length=target
-        )
-        warnings = tuple(metadata["notes"])
-        return Dataset(metadata["fingerprint"], splits, spec, tokenizer, warnings=warnings)
+        size = self.tokenizer.vocabulary_size
+        return DataSpec(vocabulary_size=size, max_source_length=source, max_length=target)
 
     @property
     def _limits(self) -> PaddedShape:
         return self.settings.max_source_length, self.settings.max_target_length
 
-    def _codec(self, tokenizer: Tokenizer) -> PairCodec:
-        return PairCodec(tokenizer.vocabulary_size, tokenizer.separator_id, self._limits)
-
-
-@dataclass(frozen=True)
-class _Texts(RawExamples):
-    """The texts of both sides of pairs, for training a tokenizer: source, target, source, ..."""
-
-    records: RawExamples
-
-    def __len__(self) -> int:
-        return 2 * len(self.records)
-
-    def __getitem__(self, number: int) -> dict[str, Any]:
-        return self.__getitems__([number])[0]
-
-    def __getitems__(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
-        wanted = sorted({number // 2 for number in numbers})
-        pairs = dict(zip(wanted, self.records.__getitems__(wanted), strict=True))
-        return [
-            {"piece": 0, "text": pairs[number // 2]["target" if number % 2 else "source"]}
-            for number in numbers
+    def _whole(
+        self, part: Part, group: Sequence[dict[str, Any]]
+    ) -> list[tuple[dict[str, Any], NDArray[np.int32], NDArray[np.int32]]]:
+        """Return the pairs that lack no text, each with the tokens of both sides."""
+        sides = [
+            self.tokenizer.encode_many(one[side] for one in group) for side in ("source", "target")
         ]
-
-
-class _Writing:
-    """Makes the records of a split, and collects names and counts.
-
-    limits: maximum length of a source and of a target, including separators. lengths, pairs: for
-    each block, the lengths and a hash of each pair that is kept. names: the names of the pairs that
-    are kept; empty for training.
-    """
-
-    def __init__(self, split: str, codec: PairCodec, limits: PaddedShape):
-        self._split, self._codec, self._limits = split, codec, limits
-        self._counts: Counter[str] = Counter()
-        self.lengths: list[NDArray[np.int32]] = []
-        self.pairs: list[NDArray[np.uint64]] = []
-        self.names: list[str] = []
-
-    def blocks(
-        self, records: RawExamples, tokenizer: Tokenizer, progress: Progress
-    ) -> Iterator[NDArray[Any]]:
-        """Yield the records of the pairs that are kept, in blocks."""
-        stage = f"tokenising {self._split}"
-        for group in read_blocks(records, PIECES_AT_ONCE, progress, stage, "pairs"):
-            texts = [one[side].decode() for side in ("source", "target") for one in group]
-            tokens = tokenizer.encode_many(texts)
-            block, lengths = [], []
-            for place, one in enumerate(group):
-                rows = (place, place + len(group))
-                if any(not texts[row].strip() or not len(tokens[row]) for row in rows):
-                    self._counts["empty"] += 1
-                    continue
-                sides = self._fit([tokens[row] for row in rows])
-                if sides is None:
-                    continue
-                for side, row in zip(("source", "target"), rows, strict=True):
-                    self._counts[f"missing {side}"] += is_no_value(texts[row])
-                block.append(self._codec.encode(*sides))
-                lengths.append([len(side) + 1 for side in sides])
-                if self._split != "train":
-                    self.names.append(one["name"].decode())
-            if block:
-                self.lengths.append(np.array(lengths, np.int32))
-                digests = b"".join(blake2b(pair, digest_size=8).digest() for pair in block)
-                self.pairs.append(np.frombuffer(digests, np.uint64))
-                yield np.array(block, object)
-
-    def metadata(self) -> dict[str, int]:
-        """Return the number of pairs that were left out and that were cut."""
-        return {
-            "left_out": self._counts["empty"] + self._counts["too long"],
-            "cut": self._counts["cut"],
-        }
-
-    def warnings(self, pairs: int) -> list[str]:
-        """Return warnings about pairs that were left out or cut. pairs: the number of all pairs."""
-        source, target = self._limits
-        limits = f"data.max_source_length={source}", f"data.max_target_length={target}"
-        missing = "seem to be missing, such as nan or NULL, and are learnt"
-        messages = {
-            "empty": ("pairs", "lack a text, and are left out"),
-            "too long": ("pairs", f"are longer than {' or '.join(limits)}, and left out"),
-            "cut source": ("sources", f"are longer than {limits[0]}, and cut"),
-            "cut target": ("targets", f"are longer than {limits[1]}, and cut: the rest counts for "
-                           "nothing"),
-            "missing source": ("sources", missing),
-            "missing target": ("targets", missing),
-        }  # fmt: skip
-        return [
-            f"{self._counts[what]:,} of {pairs:,} {things} of {self._split} {happened}"
-            for what, (things, happened) in messages.items()
-            if self._counts[what]
+        whole = [
+            (one, source, target)
+            for one, source, target in zip(group, *sides, strict=True)
+            if one["source"].strip() and one["target"].strip() and len(source) and len(target)
         ]
+        part.note("lack a text, and are left out", count=len(group) - len(whole))
+        part.counts["left_out"] += len(group) - len(whole)
+        return whole
 
-    def _fit(self, sides: list[NDArray[np.int32]]) -> list[NDArray[np.int32]] | None:
+    def _fit(
+        self, part: Part, sides: Sequence[NDArray[np.int32]]
+    ) -> Sequence[NDArray[np.int32]] | None:
         """Return both sides, cut to their limits; None if they are too long in training."""
         long = [len(side) + 1 > limit for side, limit in zip(sides, self._limits, strict=True)]
         if not any(long):
             return sides
-        if self._split == "train":
-            self._counts["too long"] += 1
+        source, target = self._limits
+        limits = f"data.max_source_length={source}", f"data.max_target_length={target}"
+        if part.split == "train":
+            part.note(f"are longer than {' or '.join(limits)}, and left out")
+            part.counts["left_out"] += 1
             return None
-        self._counts["cut"] += 1
-        self._counts.update(
-            name for name, it_is in zip(("cut source", "cut target"), long, strict=True) if it_is
-        )
+        part.counts["cut"] += 1
+        if long[0]:
+            part.note(f"are longer than {limits[0]}, and cut", things="sources")
+        if long[1]:
+            what = f"are longer than {limits[1]}, and cut: the rest counts for nothing"
+            part.note(what, things="targets")
         return [side[: limit - 1] for side, limit in zip(sides, self._limits, strict=True)]
+
+    def _tell_copies(self, part: Part, hashes: NDArray[np.uint64]) -> None:
+        """Tell which pairs are in training too. hashes: a hash of each stored pair."""
+        if part.split == "train":
+            self._learnt = hashes
+        elif copies := [*compress(part.names, np.isin(hashes, self._learnt))]:
+            of_all = f"{part.written:,} pairs of {part.split}"
+            part.warnings.append(copies_line(copies, of_all))

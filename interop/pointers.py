@@ -3,15 +3,14 @@
 from pathlib import Path
 
 from configs.errors import UsageError
-
-_START = b"version https://git-lfs.github.com/spec/"
+from configs.files import GIT_LFS_POINTER
 
 
 def refuse_pointer(path: Path) -> None:
     """Raise `UsageError` if `path` is a pointer of Git LFS in place of the file itself."""
     try:
         with path.open("rb") as file:
-            is_pointer = file.read(len(_START)) == _START
+            is_pointer = file.read(len(GIT_LFS_POINTER)) == GIT_LFS_POINTER
     except OSError:  # Whoever reads the file says what is wrong.
         return
     if is_pointer:

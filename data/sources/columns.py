@@ -1,12 +1,16 @@
 """Warns about what is in the user's tables and not read: other columns, and blank rows."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from configs.errors import UsageError
 from data.file_stat_cache import FileStatCache
-from data.sources.tables import Rows, listed_names
+from data.sources.values import listed_names
+
+if TYPE_CHECKING:
+    from data.sources.tables import Rows
 
 _SPLITS = ("split", "fold", "subset")
 _STARTS = ("offset", "start", "begin")
@@ -14,7 +18,7 @@ _MOST_VALUES = 20  # more are no names of splits
 
 
 def describe_unread(
-    tables: Mapping[str, Sequence[Rows]], read: Iterable[str], settings: Any
+    tables: Mapping[str, Sequence["Rows"]], read: Iterable[str], settings: Any
 ) -> Iterator[str]:
     """Yield a warning for columns that are not read, for each column that assigns the rows of a
     table to splits, and for the blank rows of a table.
@@ -29,10 +33,10 @@ def describe_unread(
     for split, of in tables.items():
         root = str(of[0].path.absolute())
         with FileStatCache(
-            settings, "unread", settings.invalid_utf8, *read, split, root
+            settings, "unread", of[0].invalid_utf8, *read, split, root
         ) as file_stat_cache:
-            found = [(table, file_stat_cache.of(table.path, _Look(table, read))) for table in of]
-        for table, (columns, values, blank) in found:
+            found = [file_stat_cache.of(one.path, partial(_look, one, read)) for one in of]
+        for table, (columns, values, blank) in zip(of, found, strict=True):
             unread |= dict.fromkeys(name for name in columns if name not in values)
             for name, there in values.items():
                 yield (
@@ -47,7 +51,7 @@ def describe_unread(
         yield f"columns that are not read: {listed_names(unread)}"
 
 
-def refuse_segments(table: Rows, read: Iterable[str]) -> None:
+def refuse_segments(table: "Rows", read: Iterable[str]) -> None:
     """Raise UsageError if a row of a table of recordings begins inside of its file, by a column
     that is not among those `read`."""
     for name in table.columns:
@@ -61,31 +65,28 @@ def refuse_segments(table: Rows, read: Iterable[str]) -> None:
                 )
 
 
-class _Look:
-    """Finds what `describe_unread` tells of a table: the names of the columns that are not read,
+def _look(
+    table: "Rows", read: Sequence[str], path: Path
+) -> tuple[list[str], dict[str, list[str]], int]:
+    """Return what `describe_unread` tells of a table: the names of the columns that are not read,
     the values of those that assign rows to splits, and the number of blank rows."""
+    unread = [name for name in table.columns if name not in read]
+    values = {}
+    for name in unread:
+        there = _values(table, name) if name.casefold() in _SPLITS else ()
+        if 1 < len(there) <= _MOST_VALUES:
+            values[name] = sorted(there)
+    return unread, values, table.blank_rows
 
-    def __init__(self, table: Rows, read: Sequence[str]):
-        self._table, self._read = table, read
 
-    def __call__(self, path: Path) -> tuple[list[str], dict[str, list[str]], int]:
-        table = self._table
-        unread = [name for name in table.columns if name not in self._read]
-        values = {}
-        for name in unread:
-            there = self._values(name) if name.casefold() in _SPLITS else ()
-            if 1 < len(there) <= _MOST_VALUES:
-                values[name] = sorted(there)
-        return unread, values, table.blank_rows
-
-    def _values(self, name: str) -> set[str]:
-        found = set[str]()
-        for _, value in self._table.values(name):
-            if value is not None and value != "":
-                found.add(" ".join(str(value).split()))
-            if len(found) > _MOST_VALUES:
-                break
-        return found
+def _values(table: "Rows", column: str) -> set[str]:
+    found = set[str]()
+    for _, value in table.values(column):
+        if value is not None and value != "":
+            found.add(" ".join(str(value).split()))
+        if len(found) > _MOST_VALUES:
+            break
+    return found
 
 
 def _is_zero(value: Any) -> bool:

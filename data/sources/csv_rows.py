@@ -9,7 +9,9 @@ from typing import Any
 
 from configs.errors import UsageError
 from data.sources.opening import lines_of, without_compression
-from data.sources.tables import Row, Rows, check_fields, decode
+from data.sources.rows import Row
+from data.sources.tables import Rows, check_fields
+from data.sources.values import decode
 
 _SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "vertical bars"}
 _SAID = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)  # the first line of files for Excel

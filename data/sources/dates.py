@@ -1,4 +1,4 @@
-"""A source of generated pairs: a date as people write it, and the date in ISO format.
+"""Generates pairs: a date as people write it, and the date in ISO format.
 
 No day occurs twice. A date is written in one of thousands of styles: with or without a weekday, day
 and year in digits or in words, the parts in any order. Dates in digits alone are unambiguous: with
@@ -7,17 +7,15 @@ dots the day comes before the month, with slashes the month comes before the day
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date, timedelta
-from functools import cached_property
 from random import Random
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from data.order import permutation
-from data.sources.source import MadeExamples, RawSplits, held_out_mask
+from data.sources.source import MadeExamples, Source, hold_out
 
 VERSION = 2
 """Part of the cache key. Increase it when this file generates different examples."""
@@ -150,53 +148,34 @@ def draw_style(random: Random) -> Style:
     return Style(**style)
 
 
-@dataclass(frozen=True)
-class Dates:
-    """A source of pairs of a date as people write it and the date in ISO format.
+def open_source(settings: Any) -> Source:
+    """Open pairs of a date as people write it and the date in ISO format.
 
     The days are a fixed random choice from the years 1500 to 2500. Each is in one pair of one
-    split.
-
-    held_out: share of the days outside the test that is held out for validation, chosen by a hash
-        of the day.
+    split. `data.validation_fraction` of the days outside the test is held out for validation, by a
+    hash of the day.
     """
-
-    held_out: float
-    name: str = field(default="dates", init=False)
-
-    @cached_property
-    def days(self) -> dict[str, NDArray[np.int64]]:
-        """The days of each split, as numbers of days after `FIRST`."""
-        size = (LAST - FIRST).days + 1
-        days = permutation(np.arange(TEST + OTHERS), size=size, seed=0, epoch=0)
-        test, others = days[:TEST], days[TEST:]
-        mask = held_out_mask(map(str, others), self.held_out)
-        splits = {"train": others[~mask], "validation": others[mask], "test": test}
-        return {split: days for split, days in splits.items() if len(days)}
-
-    def source_key(self) -> dict[str, Any]:
-        return {"version": VERSION, "validation_fraction": self.held_out}
-
-    def random_access(self) -> RawSplits:
-        return {
-            split: MadeExamples(
-                [(f"{split} {number}", day) for number, day in enumerate(days.tolist())], _pair
-            )
-            for split, days in self.days.items()
-        }
+    fraction, size = settings.validation_fraction, (LAST - FIRST).days + 1
+    days = permutation(np.arange(TEST + OTHERS), size=size, seed=0, epoch=0).tolist()
+    train, validation = hold_out(days[TEST:], fraction, str)
+    splits = {"train": train, "validation": validation, "test": days[:TEST]}
+    return Source(
+        "dates",
+        {
+            split: MadeExamples([(f"{split} {n}", day) for n, day in enumerate(of)], _pair)
+            for split, of in splits.items()
+            if of
+        },
+        {"version": VERSION, "validation_fraction": fraction},
+        fraction,
+    )
 
 
 def _pair(item: tuple[str, int]) -> dict[str, Any]:
     """Return the raw example for a name and a day, given as the number of days after `FIRST`."""
     name, number = item
     day = FIRST + timedelta(number)
-    text = draw_style(Random(number)).write(day)
-    return {"name": name.encode(), "source": text.encode(), "target": day.isoformat().encode()}
-
-
-def open_source(settings: Any) -> Dates:
-    """Open the source; `data.validation_fraction` of the days outside the test is held out."""
-    return Dates(settings.validation_fraction)
+    return {"name": name, "source": draw_style(Random(number)).write(day), "target": str(day)}
 
 
 def _pick(random: Random, options: Sequence[Any]) -> Any:

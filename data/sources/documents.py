@@ -1,103 +1,89 @@
-"""A source of documents (text files or parts of them), read in pieces of bounded size."""
+"""Documents (text files or parts of them) as rows, and pieces of bounded size of any text."""
 
 import codecs
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
 from configs.errors import UsageError
 from data.file_stat_cache import FileStatCache
 from data.sources.opening import open_text
-from data.sources.splits import Layout
+from data.sources.rows import Opened, Row, Wanted
 
 PIECE_CHARACTERS = 2**14
 _BLOCK_BYTES = 2**20
 
 
 @dataclass(frozen=True)
-class TextFile:
-    """A file of UTF-8 text: its path, its name in the corpus, its hash and its length."""
+class Document:
+    """A file of UTF-8 text, or a part of it: its path, its name in the corpus, the file's hash, and
+    the characters in [start, stop)."""
 
     path: Path
     name: str
     sha256: str
-    characters: int
-
-
-@dataclass(frozen=True)
-class Document:
-    """A part of a file: its characters in [start, stop)."""
-
-    file: TextFile
-    start: int
     stop: int
+    start: int = 0
 
 
 @dataclass(frozen=True)
-class Documents:
-    """A source of text. An example is a piece of a document.
-
-    Its fields are `document` (the document's name), `piece` (the number of the piece, from 0) and
-    `text`. Pieces have a bounded size, so that records don't grow with a document, and random ones
-    are a fair sample of all text. If possible, a piece ends after a word, before white space.
-    `data.text` joins the pieces again where a token may cross this boundary.
-
-    layout: how the files were assigned to splits, if the user gave them.
-    warnings: messages for the user.
-    """
+class DocumentRows:
+    """The documents of a split as rows. The value of their field is an iterator over the blocks of
+    their text, so that none is in memory as a whole."""
 
     name: str
-    documents: Mapping[str, tuple[Document, ...]]
+    documents: Sequence[Document]
     invalid_utf8: str
-    held_out: float
-    layout: Layout[Path] | None = None
-    warnings: tuple[str, ...] = ()
 
-    @cached_property
-    def splits(self) -> dict[str, int]:
-        return {split: sum(map(_most_pieces, of)) for split, of in self.documents.items()}
+    @property
+    def rows(self) -> int:
+        """The number of documents."""
+        return len(self.documents)
 
-    def characters(self) -> dict[str, int]:
-        """Return the number of characters of each split."""
-        return {
-            split: sum(part.stop - part.start for part in of)
-            for split, of in self.documents.items()
-        }
+    @property
+    def size(self) -> int:
+        """The number of characters."""
+        return sum(part.stop - part.start for part in self.documents)
 
-    def source_key(self) -> dict[str, Any]:
-        return {
-            "invalid_utf8": self.invalid_utf8,
-            "piece_characters": PIECE_CHARACTERS,
-            "documents": {
-                split: [[part.file.name, part.file.sha256, part.start, part.stop] for part in of]
-                for split, of in self.documents.items()
-            },
-        }
+    def name_of(self, row: int) -> str:
+        """Return the name of a document's file."""
+        return self.documents[row].name
 
-    def features(self) -> dict[str, Any]:
-        return text_features()
-
-    def examples(self, split: str) -> Iterator[dict[str, Any]]:
-        for document in self.documents[split]:
-            for number, text in enumerate(pieces(_characters(document, self.invalid_utf8))):
-                yield {"document": document.file.name, "piece": number, "text": text}
+    def read(self, fields: Mapping[str, str], wanted: Wanted = None) -> Iterator[Row]:
+        """Yield the wanted documents. fields: the name of the text."""
+        for part in self.documents if wanted is None else compress(self.documents, wanted):
+            text = _characters(part, self.invalid_utf8)
+            yield str(part.path), dict.fromkeys(fields, text)
 
 
-def whole(file: TextFile) -> Document:
-    """Return `file` as a single document."""
-    return Document(file, 0, file.characters)
+def opened_documents(
+    documents: Mapping[str, Sequence[Document]], invalid_utf8: str, held_out: float, **more: Any
+) -> Opened:
+    """Return the documents of each split as what a reader found.
 
+    Examples are pieces, so that records don't grow with a document, and random ones are a fair
+    sample of all text. If possible, a piece ends after a word, before white space. `data.text`
+    joins the pieces again where a token may cross this boundary.
 
-def text_features() -> dict[str, Any]:
-    """Return the TensorFlow Datasets features of a piece of a document."""
-    import numpy as np
-    import tensorflow_datasets as tfds
-
-    text, number = tfds.features.Text(), tfds.features.Scalar(np.int64)
-    return {"document": text, "piece": number, "text": text}
+    invalid_utf8: "error", or "replace" to decode invalid bytes as U+FFFD.
+    held_out: the share of the documents that was held out for validation.
+    more: as in `Opened`.
+    """
+    tables = {split: DocumentRows(split, of, invalid_utf8) for split, of in documents.items()}
+    parts = {
+        split: [[part.name, part.sha256, part.start, part.stop] for part in of]
+        for split, of in documents.items()
+    }
+    return Opened(
+        {split: [table] for split, table in tables.items()},
+        {"documents": parts},
+        held_out,
+        characters={split: table.size for split, table in tables.items()},
+        **more,
+    )
 
 
 def pieces(blocks: Iterable[str]) -> Iterator[str]:
@@ -108,7 +94,7 @@ def pieces(blocks: Iterable[str]) -> Iterator[str]:
     """
     text, count = "", 0
     for block in blocks:
-        text += block
+        text = text + block if text else block
         start = 0
         while len(text) - start > 2 * PIECE_CHARACTERS:
             stop = _cut(text, start + PIECE_CHARACTERS, start + 2 * PIECE_CHARACTERS)
@@ -123,8 +109,8 @@ def pieces(blocks: Iterable[str]) -> Iterator[str]:
 
 def read_text_files(
     files: Iterable[tuple[Path, str]], invalid_utf8: str, settings: Any, *what: str
-) -> list[TextFile]:
-    """Return a `TextFile` for each path and name in `files`.
+) -> list[Document]:
+    """Return a document for each path and name in `files` with any text.
 
     The file stat cache, opened with `settings` and `what`, avoids reading unchanged files again.
 
@@ -141,7 +127,8 @@ def read_text_files(
         return hasher.hexdigest(), characters
 
     with FileStatCache(settings, "opened text", invalid_utf8, *what) as file_stat_cache:
-        return [TextFile(path, name, *file_stat_cache.of(path, find)) for path, name in files]
+        found = [Document(path, name, *file_stat_cache.of(path, find)) for path, name in files]
+    return [one for one in found if one.stop]
 
 
 def _blocks(path: Path, invalid_utf8: str) -> Iterator[tuple[bytes, str]]:
@@ -169,7 +156,7 @@ def _blocks(path: Path, invalid_utf8: str) -> Iterator[tuple[bytes, str]]:
 def _characters(document: Document, invalid_utf8: str) -> Iterator[str]:
     """Yield the text of `document` in blocks."""
     place = 0
-    for _, text in _blocks(document.file.path, invalid_utf8):
+    for _, text in _blocks(document.path, invalid_utf8):
         first, last = document.start - place, document.stop - place
         place += len(text)
         if last <= 0:
@@ -185,7 +172,3 @@ def _cut(text: str, first: int, last: int) -> int:
         if text[place].isspace() and not text[place - 1].isspace():
             return place
     return last
-
-
-def _most_pieces(document: Document) -> int:
-    return -(-(document.stop - document.start) // PIECE_CHARACTERS)

@@ -1,69 +1,25 @@
-"""A source of the user's images: a folder for each class, or for each split and class."""
+"""Reads the user's images: a folder for each class, or for each split and class."""
 
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from configs.errors import UsageError
-from data.cache import digest
-from data.classes import alike
+from data.classes import alike, held_out_classes
 from data.file_stat_cache import FileStatCache
 from data.forms import describe_joined_forms, nfc
-from data.sources.files import file_sha256, files_in, is_hidden, name_below, read_file
-from data.sources.source import MadeExamples, RawSplits, copies, hold_out
-from data.sources.splits import SPLITS, Layout, assign_folders, listed, split_of
+from data.sources.file_rows import UserFile, hold_out_files, opened_files
+from data.sources.files import file_sha256, files_in, is_hidden, name_below
+from data.sources.rows import Opened, View
+from data.sources.source import copies
+from data.sources.splits import assign_folders, listed, split_of
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff")
 
 
-@dataclass(frozen=True)
-class Picture:
-    """An image: its file, its path below the folder of the data (`name`), the name of its class in
-    NFC (`label`), and the hash of its file."""
-
-    path: Path
-    name: str
-    label: str
-    sha256: str
-
-
-@dataclass(frozen=True)
-class ImageFolder:
-    """A source of the images in a folder. They are read from their files and not copied.
-
-    pictures: the images of each split, by the split's name.
-    warnings: messages for the user.
-    held_out: share of the training images that was held out for validation.
-    layout: the folders that were recognised as splits.
-    """
-
-    pictures: Mapping[str, Sequence[Picture]]
-    classes: tuple[str, ...]
-    warnings: tuple[str, ...]
-    held_out: float
-    layout: Layout[Path]
-    name: str = field(default="image_folder", init=False)
-    channels: int = field(default=3, init=False)
-
-    def source_key(self) -> dict[str, Any]:
-        files = {
-            split: digest([[one.name, one.sha256] for one in pictures])
-            for split, pictures in self.pictures.items()
-        }
-        return {"files": files, "classes": self.classes}
-
-    def random_access(self) -> RawSplits:
-        return {split: MadeExamples(of, self._example) for split, of in self.pictures.items()}
-
-    def _example(self, one: Picture) -> dict[str, Any]:
-        named = {"name": one.name, "path": str(one.path)}
-        return {"image": read_file(one.path), "label": self.classes.index(one.label), **named}
-
-
-def open_source(settings: Any) -> ImageFolder:
+def open_folder(settings: Any, view: View) -> Opened:
     """Open the images in the folder `data.path`: CLASS/NAME.jpg, or SPLIT/CLASS/NAME.jpg if
     `splits.assign_folders` recognises splits.
 
@@ -83,11 +39,8 @@ def open_source(settings: Any) -> ImageFolder:
     _check_classes(settings.path, found, classes)
     if settings.splits == "names":
         _refuse_inner_splits(settings.path, found["train"])
-    pictures = {split: _pictures(one, root, settings) for split, one in found.items()}
-    share = 0.0 if "validation" in pictures else settings.validation_fraction
-    if share:
-        train, validation = hold_out(pictures["train"], share, lambda one: one.name)
-        pictures |= {"train": train, "validation": validation}
+    every = {split: _pictures(one, root, classes, settings) for split, one in found.items()}
+    pictures, share = hold_out_files(every, settings)
     warnings = [*_beside(root, [one.name for one in parts.values()])] if parts else []
     doubled = [folders[split] for split, outer in parts.items() if folders[split] != outer]
     warnings += [f"the classes of {one.parent} are read from {one}" for one in doubled]
@@ -97,10 +50,11 @@ def open_source(settings: Any) -> ImageFolder:
         (name for one in found.values() for name in one.folders()), "classes"
     )
     warnings += [*alike(classes), *copies(pictures, "pictures")]
-    if lost := sorted(set(classes) - {one.label for one in pictures["train"]}):
-        warnings.append(f"every picture of {', '.join(lost)} is held out: training sees none")
-    pictures = {s: pictures[s] for s in SPLITS if pictures.get(s)}
-    return ImageFolder(pictures, classes, tuple(warnings), share, layout)
+    trained = {classes[one.target] for one in pictures["train"]}
+    warnings += held_out_classes(classes, trained, "picture")
+    return opened_files(
+        pictures, share, view, layout=layout, classes=classes, warnings=tuple(warnings)
+    )
 
 
 class _Found:
@@ -253,9 +207,13 @@ def _check_classes(path: str, found: Mapping[str, _Found], classes: Sequence[str
             raise UsageError(f"data.path={path}: classes differ: {split} has {what}")
 
 
-def _pictures(found: _Found, root: Path, settings: Any) -> list[Picture]:
+def _pictures(found: _Found, root: Path, classes: Sequence[str], settings: Any) -> list[UserFile]:
+    """Return the images of a split; their targets are the numbers of their classes."""
+    numbers = {name: number for number, name in enumerate(classes)}
     with FileStatCache(settings, "pictures", str(found.folder.absolute())) as file_stat_cache:
         return [
-            Picture(path, name_below(root, path), label, file_stat_cache.of(path, file_sha256))
+            UserFile(
+                path, name_below(root, path), numbers[label], file_stat_cache.of(path, file_sha256)
+            )
             for path, label in found.files
         ]

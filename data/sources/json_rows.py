@@ -9,7 +9,9 @@ from typing import Any
 
 from configs.errors import UsageError
 from data.sources.opening import lines_of, open_text
-from data.sources.tables import Row, Rows, check_fields, decode, kind_of, leaves
+from data.sources.rows import Row
+from data.sources.tables import Rows, check_fields
+from data.sources.values import decode, kind_of, leaves
 
 _DIGITS = 4300  # Python converts no longer number
 _BLOCK_CHARACTERS = 2**16

@@ -6,7 +6,7 @@ from typing import Any
 
 from configs.errors import UsageError
 from data.codecs.messages import ASSISTANT, REASONING, is_absent, is_answer, usual_role
-from data.sources.tables import Rows, kind_of, whole_text
+from data.sources.values import kind_of, text_of, whole_text
 
 Message = dict[str, Any]
 
@@ -14,11 +14,12 @@ _SHAREGPT = {"from": "role", "value": "content"}
 _SAID = frozenset({"tool_calls", "function_call", *REASONING})  # may stand without content
 
 
-def messages_of(rows: Rows, where: str, value: Any, field: str) -> list[Message]:
-    """Return the messages in `value` of a row of `rows`.
+def messages_of(where: str, value: Any, field: str, invalid_utf8: str) -> list[Message]:
+    """Return the messages in `value` of a row.
 
     where: the row's location, for errors.
     field: the name of the value.
+    invalid_utf8: `data.invalid_utf8`.
 
     `from` and `value` of a message become `role` and `content`; content of several texts becomes
     one; arguments of calls that are JSON text become objects; a tool's answer gets the name of its
@@ -30,7 +31,8 @@ def messages_of(rows: Rows, where: str, value: Any, field: str) -> list[Message]
             f"{where}: field {field!r} holds {kind_of(value)}, not an array of messages"
         )
     messages = [
-        _message(rows, f"{where}, message {number}", one) for number, one in enumerate(value, 1)
+        _message(f"{where}, message {number}", one, invalid_utf8)
+        for number, one in enumerate(value, 1)
     ]
     if not any(map(is_answer, messages)):
         roles = ", ".join(dict.fromkeys(one["role"] for one in messages)) or "no messages"
@@ -62,19 +64,24 @@ def tools_of(where: str, value: Any) -> list[Any]:
     return value
 
 
-def whole(rows: Rows, where: str, value: Any, field: str) -> Any:
-    """Return a JSON value without unpaired surrogates in its texts; see `whole_text`."""
+def plain(where: str, value: Any, field: str, invalid_utf8: str) -> Any:
+    """Return a value as JSON has it: others, such as dates, become text. Texts have no unpaired
+    surrogates; the parameters are those of `whole_text`."""
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
     if isinstance(value, str):
-        return whole_text(value, rows.invalid_utf8, where, field)
+        return whole_text(value, invalid_utf8, where, field)
     if isinstance(value, Mapping):
         return {
-            whole(rows, where, name, field): whole(rows, where, one, field)
+            plain(where, name, field, invalid_utf8): plain(where, one, field, invalid_utf8)
             for name, one in value.items()
         }
-    return [whole(rows, where, one, field) for one in value] if isinstance(value, list) else value
+    if isinstance(value, list | tuple):
+        return [plain(where, one, field, invalid_utf8) for one in value]
+    return value if value is None or isinstance(value, int | float) else str(value)
 
 
-def _message(rows: Rows, place: str, one: Any) -> Message:
+def _message(place: str, one: Any, invalid_utf8: str) -> Message:
     if not isinstance(one, dict):
         raise UsageError(f"{place} is {kind_of(one)}, not an object with role and content")
     names = {old: new for old, new in _SHAREGPT.items() if old in one and new not in one}
@@ -88,8 +95,8 @@ def _message(rows: Rows, place: str, one: Any) -> Message:
             raise UsageError(f"{place} has no {name}, but {', '.join(one) or 'nothing'}")
     if isinstance(one["content"], list):
         one["content"] = _joined(place, one["content"])
-    texts = {name: rows.text_of(place, one, name) for name in ("role", "content")}
-    others = {name: whole(rows, place, value, name) for name, value in one.items()}
+    texts = {name: text_of(place, one, name, invalid_utf8) for name in ("role", "content")}
+    others = {name: plain(place, value, name, invalid_utf8) for name, value in one.items()}
     message = {
         name: value
         for name, value in (others | texts).items()

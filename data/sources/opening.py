@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import UsageError
+from configs.files import GIT_LFS_POINTER
 from data.sources.files import unreadable
 
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
@@ -33,7 +34,7 @@ _ENCODINGS = (
 )
 _OTHERS = (
     (
-        rb"version https://git-lfs\.github\.com/spec/",
+        re.escape(GIT_LFS_POINTER),
         "a pointer of Git LFS, not the file itself: fetch it with git lfs pull",
     ),
     (rb"PK\x03\x04", "a ZIP archive or a workbook of Excel: unpack it, or save it as CSV"),

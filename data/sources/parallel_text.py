@@ -1,8 +1,9 @@
-"""A source of the user's pairs of texts: two files whose lines correspond, or a table."""
+"""Reads the user's pairs of texts: two files whose lines correspond, or a table."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ from configs.errors import UsageError
 from data.file_stat_cache import FileStatCache
 from data.sources.files import files_in, is_hidden, name_below
 from data.sources.opening import lines_of, without_compression
-from data.sources.records import TABLE_SUFFIXES, PairRecords, listed, open_pairs
+from data.sources.rows import Opened, Row, View, Wanted
 from data.sources.splits import assign, split_of
-from data.sources.tables import decode
+from data.sources.tables import TABLE_SUFFIXES, listed, open_tables
+from data.sources.values import decode
 
 Sides = tuple[Path, Path]
 """The file with the source texts, and the file with the target texts."""
@@ -20,24 +22,27 @@ Sides = tuple[Path, Path]
 
 @dataclass(frozen=True)
 class ParallelFiles:
-    """Two files whose lines correspond: line n of the second is the target of line n of the
-    first."""
+    """Two files whose lines correspond, as rows: line n of the second is the target of line n of
+    the first."""
 
     name: str
     sides: Sides
     rows: int
     invalid_utf8: str
+    size = 0
 
     def name_of(self, row: int) -> str:
         """Return the name of pair number `row` (from 0): the files' common name and the line."""
         return f"{self.name}:{row + 1}"
 
-    def pairs(self) -> Iterator[tuple[str, str]]:
-        """Return an iterator over pairs of corresponding lines, without line ends."""
-        return zip(*(_lines(path, self.invalid_utf8) for path in self.sides), strict=True)
+    def read(self, fields: Mapping[str, str], wanted: Wanted = None) -> Iterator[Row]:
+        """Yield the wanted pairs of lines, without line ends. fields: the names of both."""
+        pairs = zip(*(_lines(path, self.invalid_utf8) for path in self.sides), strict=True)
+        rows = ((self.name, dict(zip(fields, pair, strict=True))) for pair in pairs)
+        return rows if wanted is None else compress(rows, wanted)
 
 
-def open_source(settings: Any) -> PairRecords:
+def open_pairs(settings: Any, view: View) -> Opened:
     """Open the pairs at `data.path`: two files, two files for each split, or a table.
 
     For the languages en and de, `data.path` may be
@@ -53,7 +58,7 @@ def open_source(settings: Any) -> PairRecords:
     """
     found = _find(settings)
     if not found:
-        return open_pairs(settings)
+        return open_tables(settings, view)
     _refuse_fields(settings, next(iter(found.values())))
     ending = f"{{{settings.source_language},{settings.target_language}}}"
     layout = assign([*found], lambda name: f"{name}.{ending}", settings)
@@ -75,11 +80,8 @@ def open_source(settings: Any) -> PairRecords:
         hashes[split] = [[name, *counts] for name, counts in zip(names, counted, strict=True)]
         if not sum(table.rows for table in tables[split]):
             raise UsageError(f"{sides[0][0]} and {sides[0][1]} are empty")
-    decided = {"files": hashes, "invalid": settings.invalid_utf8}
     warnings = (*_tables_beside(settings.path, next(iter(found.values()))),)
-    return PairRecords.of(
-        settings, tables, ParallelFiles.pairs, decided, layout=layout, warnings=warnings
-    )
+    return Opened(tables, {"lines": hashes}, layout=layout, warnings=warnings)
 
 
 def _find(settings: Any) -> dict[str, Sides]:

@@ -6,7 +6,9 @@ from typing import Any
 
 from configs.errors import UsageError
 from data.sources.opening import refuse_other_files
-from data.sources.tables import Row, Rows, check_fields, decode, no_text
+from data.sources.rows import Row
+from data.sources.tables import Rows, check_fields
+from data.sources.values import decode, no_text
 
 
 class Parquet(Rows):

@@ -4,9 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from data.dataset import Dataset, Split
-from data.sources.documents import Documents
 from data.sources.source import Source
-from data.sources.splits import Layout
 
 
 def describe_splits(dataset: Dataset) -> str:
@@ -21,8 +19,8 @@ def describe_splits(dataset: Dataset) -> str:
 
 def layout_warnings(sources: Iterable[Source]) -> Iterator[str]:
     """Yield the warnings about how the user's files were assigned to splits."""
-    for layout in filter(None, map(_layout, sources)):
-        yield from layout.warnings
+    for source in sources:
+        yield from source.layout.warnings if source.layout else ()
 
 
 def places(sources: Sequence[Source], settings: Any, splits: Mapping[str, Split]) -> dict[str, str]:
@@ -34,7 +32,7 @@ def places(sources: Sequence[Source], settings: Any, splits: Mapping[str, Split]
     settings: the configuration's `data`.
     splits: the splits of the prepared data, by name.
     """
-    cut = [getattr(source, "held_out", 0.0) > 0 for source in sources]
+    cut = [source.held_out > 0 for source in sources]
     from_training = f"cut from training by data.validation_fraction={settings.validation_fraction}"
     own = [split for split in splits if split != "validation" or not all(cut)]
     found = {split: _place(sources, settings, splits[split]) for split in own}
@@ -54,7 +52,7 @@ def uneven_cuts(
     splits: the splits of the prepared data, by name.
     """
     for number, source in enumerate(sources):
-        asked, of = getattr(source, "held_out", 0.0), splits
+        asked, of = source.held_out, splits
         if not asked:
             continue
         name = ""
@@ -65,8 +63,9 @@ def uneven_cuts(
         counts, things = {split: _examples(one) for split, one in of.items()}, "examples"
         why = "a hash chooses them"
         remedy = "give a validation part of your own, or another fraction"
-        if isinstance(source, Documents):
-            counts, things, why = source.characters(), "text", "a hash chooses whole files"
+        if source.characters is not None:
+            counts, things = dict(source.characters), "text"
+            why = "a hash chooses whole files"
             if source.name == "text_files":
                 remedy = "give a validation/ folder, or join the files"
         held_out = counts.get("validation", 0)
@@ -93,7 +92,7 @@ def _examples(split: Split) -> int:
 
 def _place(sources: Sequence[Source], settings: Any, split: Split) -> str:
     """Return where `split` comes from, for splits that are not held out."""
-    named = [layout.places if (layout := _layout(source)) else {} for source in sources]
+    named = [source.layout.places if source.layout else {} for source in sources]
     if settings.source == "mixture":
         parts = {one.name for one in split.parts}
         return ", ".join(
@@ -105,8 +104,3 @@ def _place(sources: Sequence[Source], settings: Any, split: Split) -> str:
         return f"{settings.name} of TensorFlow Datasets"
     path = getattr(settings, "path", None)
     return named[0].get(split.name, path or f"data.source={settings.source}")
-
-
-def _layout(source: Source) -> Layout[Any] | None:
-    """Return how the files of a source were assigned to splits; None if it has no such files."""
-    return getattr(source, "layout", None)

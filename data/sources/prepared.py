@@ -1,91 +1,111 @@
-"""Reads data sets that TensorFlow Datasets prepared, without TensorFlow, and opens their texts."""
+"""Reads data sets that TensorFlow Datasets prepared, from their ArrayRecord files, without
+TensorFlow."""
 
 import difflib
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from configs.errors import UsageError
 from data.cache import digest
 from data.sources.files import is_hidden
-from data.sources.records import PairRecords, TextRecords
-from data.sources.source import MadeExamples, RawSplits, held_out_mask
+from data.sources.prepared_sound import decode_feature, rate_of
+from data.sources.rows import Opened, Row, View, Wanted
 from data.sources.splits import SPLITS
-from data.sources.tables import decode, no_such_field, no_text
+from data.sources.tables import no_such_field
+from data.sources.values import no_text
 
-_AT_ONCE = 256
+_KINDS = {
+    "data.text_field": "Text",
+    "data.source_field": "Text",
+    "data.target_field": "Text",
+    "data.image_field": "Image",
+    "data.sound_field": "Audio",
+    "data.label_field": "ClassLabel",
+}
+"""The class of feature that a setting names."""
+
+_AT_ONCE, _BYTES_AT_ONCE = 256, 2**22  # the most records, and bytes, that are read together
 
 
 @dataclass(frozen=True)
-class PreparedRecords:
-    """The records of the split `name` of the data set in `folder`. Of the features, only those in
-    `decoded` are decoded."""
+class PreparedRows:
+    """The records of a split as rows.
 
-    folder: Path
+    found: the data set.
+    name: the split.
+    things: the noun for records in messages.
+    """
+
+    found: "PreparedSet"
     name: str
-    decoded: tuple[str, ...] = ()
+    things: str
 
-    def read(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
-        """Return the records with these `numbers`. Raises UsageError if they can't be read."""
-        try:
-            return self._records.__getitems__([*numbers])
-        except (ValueError, RuntimeError, OSError, IndexError) as error:
-            raise UsageError(
-                f"split {self.name} of {self.folder} can't be read: {' '.join(str(error).split())}"
-            ) from None
+    @property
+    def rows(self) -> int:
+        """The number of records."""
+        return _rows(self.found.splits[self.name])
+
+    @property
+    def size(self) -> int:
+        """The number of bytes of the split, according to dataset_info.json."""
+        return int(self.found.splits[self.name].get("numBytes", 0))
+
+    def name_of(self, row: int) -> str:
+        """Return the name of a record: the split and the number."""
+        return f"{self.name} {row}"
+
+    def read(self, fields: Mapping[str, str], wanted: Wanted = None) -> Iterator[Row]:
+        """Yield the wanted records. fields: the names of the features."""
+        numbers = np.arange(self.rows) if wanted is None else np.flatnonzero(wanted)
+        most = int(min(_AT_ONCE, max(1, _BYTES_AT_ONCE * self.rows // max(self.size, 1))))
+        for start in range(0, len(numbers), most):
+            block = numbers[start : start + most].tolist()
+            try:
+                rows = [self._row(content, fields) for content in self._records.__getitems__(block)]
+            except UsageError:
+                raise
+            except Exception as error:  # ArrayRecord and protobuf raise their own errors
+                raise UsageError(
+                    f"split {self.name} of {self.found.folder} can't be read: {_line(error)}"
+                ) from None
+            for number, row in zip(block, rows, strict=True):
+                yield f"{self.found.folder}, {self.name_of(number)}", row
+
+    def _row(self, content: bytes, fields: Mapping[str, str]) -> dict[str, Any]:
+        from tensorflow_datasets.proto import tf_example_pb2
+
+        features = tf_example_pb2.Example.FromString(content).features.feature
+        return {field: self._value(field, features[field]) for field in fields}
+
+    def _value(self, field: str, feature: Any) -> Any:
+        kind = self.found.kinds[field]
+        if kind == "ClassLabel":
+            return feature.int64_list.value[0]
+        if kind == "Audio":
+            return partial(decode_feature, feature, self.found.features[field]["audio"])
+        return feature.bytes_list.value[0]
 
     @cached_property
     def _records(self) -> Any:
-        import tensorflow_datasets as tfds
+        from array_record.python.array_record_data_source import ArrayRecordDataSource
 
-        builder = tfds.builder_from_directory(self.folder)
-        others = {name: tfds.decode.SkipDecoding() for name in builder.info.features
-                  if name not in self.decoded}  # fmt: skip
-        return builder.as_data_source(self.name, decoders=others or None)
-
-
-@dataclass(frozen=True)
-class PreparedSplit:
-    """The texts in the feature `field` of the split `name` of the data set in `folder`.
-
-    rows: number of records in the split.
-    size: number of bytes of the split, according to dataset_info.json.
-    """
-
-    folder: Path
-    name: str
-    rows: int
-    size: int
-    field: str
-    invalid_utf8: str
-
-    def name_of(self, row: int) -> str:
-        """Return the name of a record for errors: the split and the number."""
-        return f"{self.name} {row}"
-
-    def texts(self) -> Iterator[str]:
-        """Return an iterator over the text of each record."""
-        return (text for (text,) in self._read(self.field))
-
-    def pairs(self, target: str) -> Iterator[tuple[str, str]]:
-        """Return an iterator over the two texts of each record: in `field` and in `target`."""
-        return ((source, other) for source, other in self._read(self.field, target))
-
-    def _read(self, *fields: str) -> Iterator[tuple[str, ...]]:
-        records = PreparedRecords(self.folder, self.name, fields)
-        for start in range(0, self.rows, _AT_ONCE):
-            numbers = range(start, min(start + _AT_ONCE, self.rows))
-            for row, one in enumerate(records.read(numbers), start):
-                where = f"{self.folder}, {self.name} {row}"
-                yield tuple(decode(one[field], self.invalid_utf8, where) for field in fields)
+        folder = self.found.folder
+        files = sorted(map(str, folder.glob(f"*-{self.name}.array_record-*-of-*")))
+        records = ArrayRecordDataSource(files) if files else ()
+        if len(records) != self.rows:
+            raise UsageError(
+                f"split {self.name} of {folder} has {len(records):,} of its {self.rows:,} "
+                f"{self.things}: prepare the set again"
+            )
+        return records
 
 
 @dataclass(frozen=True)
@@ -116,9 +136,6 @@ class PreparedSet:
             raise UsageError(f"{self.where} has no examples in a split train to learn from: {what}")
         return {name: there[name] for name in SPLITS if name in there}
 
-    def rows(self, split: str) -> int:
-        return _rows(self.splits[split])
-
     def class_names(self, label: str) -> tuple[str, ...]:
         """Return the class names of the feature `label`; numbers if the set has no names."""
         path = self.folder / f"{label}.labels.txt"
@@ -127,25 +144,19 @@ class PreparedSet:
         feature = self.features[label].get("classLabel", {})
         return tuple(map(str, range(int(feature.get("numClasses", 0)))))
 
-    def numbers(self, held_out: float) -> dict[str, NDArray[np.int64]]:
-        """Return the record numbers of each split.
-
-        held_out: share of the stored split train that becomes validation, chosen by a hash of each
-        record's number. The records of validation keep their numbers in train.
-        """
-        numbers = {split: np.arange(self.rows(split)) for split in self.splits}
-        if held_out:
-            mask = held_out_mask((f"train:{row}" for row in numbers["train"]), held_out)
-            numbers |= {"train": np.flatnonzero(~mask), "validation": np.flatnonzero(mask)}
-        return {split: rows for split, rows in numbers.items() if len(rows)}
-
-    def check(self, setting: str, name: str, kind: str) -> None:
-        """Raise UsageError if the feature `name`, chosen by `setting`, is missing or not of
-        `kind`."""
-        if name not in self.kinds:
-            raise no_such_field(self.where, name, self.kinds, setting)
-        if self.kinds[name] != kind:
+    def check(self, fields: Mapping[str, str]) -> None:
+        """Raise UsageError if one of `fields` is missing, or of another kind than the setting that
+        names it asks for."""
+        for name, setting in fields.items():
+            kind = _KINDS[setting]
+            if name not in self.kinds:
+                taken = [one for one in fields if one != name]
+                raise no_such_field(self.where, name, self.kinds, setting, taken)
+            if self.kinds[name] == kind:
+                continue
             others = [other for other, of in self.kinds.items() if of == kind]
+            if kind == "Text":
+                raise no_text(self.where, name, f"a {self.kinds[name]}", others)
             there = f"give {setting}={' or '.join(others)}" if others else f"it has no {kind}"
             raise UsageError(
                 f"{self.where}: feature {name!r} is a {self.kinds[name]}, not a {kind}: {there}"
@@ -156,42 +167,6 @@ class PreparedSet:
         paths = [path for path in sorted(self.folder.iterdir()) if path.is_file()]
         files = {path.name: path.stat().st_size for path in paths}
         return digest([self.info, {"featuresDict": {"features": self.features}}, files])
-
-
-@dataclass(frozen=True)
-class PreparedExamples:
-    """A source of a set's raw examples, read from the set's own files. Subclasses define `reader`.
-
-    content_field, target_field: the features with the input and the target of an example.
-    held_out: share of the training split that is held out for validation, chosen by a hash of each
-        record's number.
-    """
-
-    name: str
-    found: PreparedSet
-    content_field: str
-    target_field: str
-    held_out: float
-
-    @cached_property
-    def numbers(self) -> Mapping[str, NDArray[np.int64]]:
-        """The record numbers of each split, as in `PreparedSet.numbers`."""
-        return self.found.numbers(self.held_out)
-
-    def source_key(self) -> dict[str, Any]:
-        fields = [self.content_field, self.target_field]
-        return {"info": self.found.digest(), "fields": fields, "held_out": self.held_out}
-
-    def random_access(self) -> RawSplits:
-        stored = {split: split if split in self.found.splits else "train" for split in self.numbers}
-        return {
-            split: MadeExamples(rows, self.reader(stored[split]))
-            for split, rows in self.numbers.items()
-        }
-
-    def reader(self, stored: str) -> Callable[[int], dict[str, Any]]:
-        """Return a function that reads a raw example, given its number in the split `stored`."""
-        raise NotImplementedError
 
 
 def open_set(settings: Any) -> PreparedSet:
@@ -215,56 +190,34 @@ def open_set(settings: Any) -> PreparedSet:
     return PreparedSet(folder, f"data.name={settings.name}", info, fields)
 
 
-def open_source(settings: Any) -> TextRecords:
-    """Open the set `data.name` as a source of text, from its splits train, validation and test.
+def open_prepared(settings: Any, view: View) -> Opened:
+    """Open the set `data.name`, with its splits train, validation and test.
 
-    Without a validation split, `data.validation_fraction` of train is held out. Raises UsageError
-    if the set or its feature `data.text_field` is missing, or if this feature is not text.
+    Raises UsageError if the set or one of its features is missing, or if a feature has another
+    type.
     """
-    found, field = open_set(settings), settings.text_field
-    _check_text(found, field, "data.text_field")
-    decided = {"info": found.digest(), "field": field, "invalid": settings.invalid_utf8}
-    return TextRecords.of(settings, _tables(found, field, settings), PreparedSplit.texts, decided)
-
-
-def open_pairs(settings: Any) -> PairRecords:
-    """Open the set `data.name` as a source of text pairs: two of its languages or text features.
-
-    Splits and validation are as in `open_source`.
-    """
-    found, (source, target) = open_set(settings), settings.sides()
-    _check_text(found, source, "data.source_field", taken=(target,))
-    _check_text(found, target, "data.target_field", taken=(source,))
-    sides = {"field": source, "target": target}
-    decided = {"info": found.digest(), **sides, "invalid": settings.invalid_utf8}
-    read = partial(PreparedSplit.pairs, target=target)
-    return PairRecords.of(settings, _tables(found, source, settings), read, decided)
-
-
-def _check_text(found: PreparedSet, field: str, setting: str, taken: Sequence[str] = ()) -> None:
-    """Raise UsageError if the feature `field`, chosen by `setting`, is missing or not text."""
-    if field not in found.kinds:
-        raise no_such_field(found.where, field, found.kinds, setting, taken)
-    if found.kinds[field] != "Text":
-        texts = [name for name, kind in found.kinds.items() if kind == "Text"]
-        raise no_text(found.where, field, f"a {found.kinds[field]}", texts)
-
-
-def _tables(found: PreparedSet, field: str, settings: Any) -> dict[str, list[PreparedSplit]]:
-    """Return a table of the texts in `field` for each split."""
-    return {
-        name: [
-            PreparedSplit(
-                found.folder,
-                name,
-                found.rows(name),
-                int(split.get("numBytes", 0)),
-                field,
-                settings.invalid_utf8,
+    found = open_set(settings)
+    found.check(view.fields)
+    classes, channels, warnings = None, 3, list[str]()
+    for name in view.fields:
+        about, kind = found.features[name], found.kinds[name]
+        if kind == "ClassLabel":
+            classes = found.class_names(name)
+        if kind == "Image":
+            dimensions = about.get("image", {}).get("shape", {}).get("dimensions", ())
+            channels = 1 if [*dimensions][-1:] == ["1"] else 3
+        if kind == "Audio" and not rate_of(about["audio"]):
+            warnings.append(
+                f"{found.where} does not say at what rate {name} was recorded: it is taken for "
+                f"data.sample_rate={settings.sample_rate}"
             )
-        ]
-        for name, split in found.splits.items()
-    }
+    return Opened(
+        {split: [PreparedRows(found, split, view.things)] for split in found.splits},
+        {"info": found.digest()},
+        classes=classes,
+        channels=channels,
+        warnings=tuple(warnings),
+    )
 
 
 def _rows(split: Mapping[str, Any]) -> int:
@@ -347,3 +300,7 @@ def _read(path: Path) -> Mapping[str, Any]:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise UsageError(f"{path} can't be read ({error}): prepare the set again") from None
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,4 +1,4 @@
-"""A source of text that every machine has: the code of the running Python's standard library."""
+"""Reads text that every machine has: the code of the running Python's standard library."""
 
 import os
 import sysconfig
@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import UsageError
-from data.sources.documents import Documents, read_text_files, whole
+from data.sources.documents import opened_documents, read_text_files
+from data.sources.rows import Opened, View
 from data.sources.source import hold_out
 
 LEFT_OUT = frozenset({
@@ -17,7 +18,7 @@ LEFT_OUT = frozenset({
 })  # fmt: skip
 
 
-def open_source(settings: Any) -> Documents:
+def open_modules(settings: Any, view: View) -> Opened:
     """Open the corpus. Each module is a document, sorted by name.
 
     About `data.validation_fraction` of the documents is held out, chosen by a hash of their names.
@@ -26,17 +27,14 @@ def open_source(settings: Any) -> Documents:
     folder = Path(sysconfig.get_path("stdlib"))
     named = ((folder / name, name) for name in sorted(_modules(folder)))
     files = read_text_files(named, "replace", settings, str(folder))
-    files = [file for file in files if file.characters]
     if len(files) < 2:
         raise UsageError(
             f"{folder} holds no sources of Python's standard library: install a Python with them, "
             "or train on files of your own (data.source=text_files)"
         )
     train, validation = hold_out(files, settings.validation_fraction, lambda file: file.name)
-    documents = {"train": tuple(map(whole, train))}
-    if validation:
-        documents["validation"] = tuple(map(whole, validation))
-    return Documents("python_stdlib", documents, "replace", settings.validation_fraction)
+    splits = {"train": train} | ({"validation": validation} if validation else {})
+    return opened_documents(splits, "replace", settings.validation_fraction)
 
 
 def _modules(folder: Path) -> Iterator[str]:

@@ -10,40 +10,47 @@ from data.sources import (
     image_folder,
     parallel_text,
     prepared,
-    prepared_pictures,
-    prepared_sound,
     python_stdlib,
-    records,
     sound_manifest,
+    tables,
     text_files,
     tones,
+    views,
 )
+from data.sources.rows import Reader, open_rows
 from data.sources.source import Source
 
-SOURCES: dict[str, Callable[[Any], Source]] = {
-    "python_stdlib": python_stdlib.open_source,
-    "text_files": text_files.open_source,
-    "records": records.open_source,
-    "tfds": prepared.open_source,
-    "table": records.open_labelled,
-    "conversations": conversations.open_source,
-    "parallel_text": parallel_text.open_source,
-    "tfds_pairs": prepared.open_pairs,
+SOURCES: dict[str, tuple[Reader, type[views.View]]] = {
+    "python_stdlib": (python_stdlib.open_modules, views.Texts),
+    "text_files": (text_files.open_files, views.Texts),
+    "records": (tables.open_tables, views.Texts),
+    "tfds": (prepared.open_prepared, views.Texts),
+    "table": (tables.open_tables, views.LabelledTexts),
+    "conversations": (conversations.open_conversations, conversations.Conversations),
+    "parallel_text": (parallel_text.open_pairs, views.Pairs),
+    "tfds_pairs": (prepared.open_prepared, views.Pairs),
+    "image_folder": (image_folder.open_folder, views.Pictures),
+    "tfds_pictures": (prepared.open_prepared, views.Pictures),
+    "sound_transcripts": (sound_manifest.open_manifests, views.Recordings),
+    "sound_labels": (sound_manifest.open_manifests, views.LabelledRecordings),
+    "tfds_sound_transcripts": (prepared.open_prepared, views.Recordings),
+    "tfds_sound_labels": (prepared.open_prepared, views.LabelledRecordings),
+}
+"""Each source's reader, which finds rows, and the view that makes raw examples of them."""
+
+GENERATED: dict[str, Callable[[Any], Source]] = {
     "dates": dates.open_source,
     "digits": digits.open_source,
-    "image_folder": image_folder.open_source,
-    "tfds_pictures": prepared_pictures.open_source,
-    "sound_transcripts": sound_manifest.open_transcripts,
-    "sound_labels": sound_manifest.open_labels,
-    "tfds_sound_transcripts": prepared_sound.open_transcripts,
-    "tfds_sound_labels": prepared_sound.open_labels,
     "tones": tones.open_source,
 }
+"""The sources that make their examples themselves."""
 
 
 def open_source(settings: Any) -> Source:
     """Open the source named by `settings` (the configuration's `data`). Raises UsageError."""
-    return SOURCES[settings.source](settings)
+    if settings.source in GENERATED:
+        return GENERATED[settings.source](settings)
+    return open_rows(settings, *SOURCES[settings.source])
 
 
 def open_sources(settings: Any) -> tuple[Source, ...]:

@@ -1,4 +1,4 @@
-"""The interface of sources of raw examples, and functions that several sources share."""
+"""Opened sources of raw examples, and functions that several sources share."""
 
 import hashlib
 import itertools
@@ -9,26 +9,28 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from data.sources.splits import Layout
+
 Item = TypeVar("Item")
 
 
-class RawExamples(Protocol):
-    """The raw examples of a split, with random access; `__getitems__` reads several at once."""
+class Examples(Protocol):
+    """The raw examples of a split. They can be read any number of times, in the same order."""
 
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        """Return the number of examples; of text, this may be a somewhat larger estimate."""
+        ...
 
-    def __getitem__(self, number: int, /) -> dict[str, Any]: ...
-
-    def __getitems__(self, numbers: Sequence[int], /) -> Sequence[dict[str, Any]]: ...
+    def __iter__(self) -> Iterator[dict[str, Any]]: ...
 
 
-RawSplits = Mapping[str, RawExamples]
-"""The raw examples of a source by split name."""
+RawSplits = Mapping[str, Examples]
+"""The raw examples of a source by split name, in the order of `splits.SPLITS`."""
 
 
 @dataclass(frozen=True)
-class MadeExamples(RawExamples):
-    """Raw examples that are computed when read: example n is `make(items[n])`, with no cache."""
+class MadeExamples(Examples):
+    """Raw examples that are computed when they are read: example n is `make(items[n])`."""
 
     items: Sequence[Any] | NDArray[Any]
     make: Callable[[Any], dict[str, Any]]
@@ -36,59 +38,37 @@ class MadeExamples(RawExamples):
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, number: int) -> dict[str, Any]:
-        return self.make(self.items[number])
-
-    def __getitems__(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
-        return [self[number] for number in numbers]
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return map(self.make, self.items)
 
 
-class _NamedSource(Protocol):
-    """The common part of both interfaces of sources.
+@dataclass(frozen=True)
+class Source:
+    """The raw examples that a configuration names, opened but not read.
 
-    Opening a source must be quick, because it happens at every start. Reading its examples may be
-    slow. Optional attributes are `held_out`, the share of the training examples that the source
-    holds out for validation, `warnings`, messages for the user, and `layout`, how the user's files
-    were assigned to splits.
+    Opening must be quick, because it happens at every start. Reading examples may be slow.
+
+    name: the source's name in the configuration.
+    splits: the raw examples of each split.
+    key: JSON values that change if the examples change, such as hashes of files. They are part of
+        the cache key of the prepared data.
+    held_out: share of the training examples that is held out for validation; 0 for none.
+    layout: how the user's files were assigned to splits; None if no files were given.
+    warnings: messages for the user.
+    classes: the names of the classes, if the source knows them.
+    channels: number of channels of pictures.
+    characters: the number of characters of each split, if whole documents were held out.
     """
 
-    @property
-    def name(self) -> str:
-        """The source's name in the configuration."""
-        ...
-
-    def source_key(self) -> Mapping[str, Any]:
-        """Return JSON values that change if the examples change, such as hashes of files. They are
-        part of the cache key of the prepared data."""
-        ...
-
-
-class RandomAccessSource(_NamedSource, Protocol):
-    """A source with random access to its examples. They are not copied to the cache."""
-
-    def random_access(self) -> RawSplits:
-        """Return the raw examples of each split."""
-        ...
-
-
-class SequentialSource(_NamedSource, Protocol):
-    """A source that reads its examples in order. `sources.builder` copies them to the cache."""
-
-    @property
-    def splits(self) -> Mapping[str, int]:
-        """The number of examples of each split, or a somewhat larger estimate."""
-        ...
-
-    def features(self) -> Mapping[str, Any]:
-        """Return the TensorFlow Datasets features of an example."""
-        ...
-
-    def examples(self, split: str) -> Iterator[dict[str, Any]]:
-        """Return an iterator over the examples of `split`, in order."""
-        ...
-
-
-Source = RandomAccessSource | SequentialSource
+    name: str
+    splits: RawSplits
+    key: Mapping[str, Any]
+    held_out: float = 0.0
+    layout: Layout[Any] | None = None
+    warnings: tuple[str, ...] = ()
+    classes: tuple[str, ...] | None = None
+    channels: int = 3
+    characters: Mapping[str, int] | None = None
 
 
 def hold_out(

@@ -1,13 +1,11 @@
-"""A source of generated recordings: telephone numbers in touch tones (DTMF, ITU-T Q.23).
+"""Generates recordings: telephone numbers in touch tones (DTMF, ITU-T Q.23).
 
 Each digit is a sum of two tones. A random generator, seeded with the number, draws the speed, the
 length of each tone and pause, the loudness of both tones, their error in frequency, and the noise.
 No number occurs twice, so training contains no number of the test.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +13,7 @@ import numpy as np
 from data.augmentation import generator
 from data.codecs.sound import Waveform, to_rate
 from data.sound_augmentation import add_noise
-from data.sources.source import MadeExamples, RawSplits, hold_out
+from data.sources.source import MadeExamples, Source, hold_out
 
 VERSION = 1
 """Part of the cache key. Increase it when this file generates different examples."""
@@ -34,53 +32,25 @@ _LEVEL, _TWIST = (-30.0, -6.0), 4.0  # decibels: of the whole, and of one tone r
 _RATIOS = 30.0  # decibels from the lowest to the highest signal-to-noise ratio
 
 
-@dataclass(frozen=True)
-class Tones:
-    """A source of `recordings` numbers of 3 to `most_digits` digits, and a tenth as many for test.
-
-    lowest_ratio: the lowest signal-to-noise ratio, in decibels.
-    held_out: share of `recordings` that is held out for validation, chosen by a hash of the number.
-    """
-
-    recordings: int
-    most_digits: int
-    lowest_ratio: float
-    held_out: float
-    name = "tones"
-    warnings = ()
-
-    @cached_property
-    def numbers(self) -> Mapping[str, Sequence[str]]:
-        """The telephone numbers of each split."""
-        test = -(-self.recordings // 10)
-        random = generator(0, 0)
-        distinct: dict[str, None] = {}
-        while len(distinct) < self.recordings + test:
-            count = random.integers(_FEWEST, self.most_digits + 1)
-            distinct["".join(map(str, random.integers(0, 10, count)))] = None
-        drawn = [*distinct]
-        train, validation = hold_out(drawn[test:], self.held_out, str)
-        numbers = {"train": train, "validation": validation, "test": drawn[:test]}
-        return {split: of for split, of in numbers.items() if of}
-
-    def source_key(self) -> dict[str, Any]:
-        drawn = (self.recordings, self.most_digits, self.lowest_ratio, self.held_out)
-        return {"version": VERSION, "drawn": drawn}
-
-    def random_access(self) -> RawSplits:
-        return {split: MadeExamples(of, self._example) for split, of in self.numbers.items()}
-
-    def _example(self, number: str) -> dict[str, Any]:
-        sound = partial(_sound, number, self.lowest_ratio)
-        return {"sound": sound, "text": number, "name": number}
-
-
-def open_source(settings: Any) -> Tones:
-    """Open the source; `data.validation_fraction` of the numbers outside the test is held out."""
-    return Tones(
-        settings.recordings,
-        settings.most_digits,
-        settings.lowest_ratio,
+def open_source(settings: Any) -> Source:
+    """Open `data.recordings` numbers of 3 to `data.most_digits` digits, and a tenth as many for
+    test. Of the former, `data.validation_fraction` is held out for validation, by a hash of the
+    number."""
+    test = -(-settings.recordings // 10)
+    random = generator(0, 0)
+    distinct: dict[str, None] = {}
+    while len(distinct) < settings.recordings + test:
+        count = random.integers(_FEWEST, settings.most_digits + 1)
+        distinct["".join(map(str, random.integers(0, 10, count)))] = None
+    drawn = [*distinct]
+    train, validation = hold_out(drawn[test:], settings.validation_fraction, str)
+    numbers = {"train": train, "validation": validation, "test": drawn[:test]}
+    make = partial(_example, settings.lowest_ratio)
+    named = ("recordings", "most_digits", "lowest_ratio", "validation_fraction")
+    return Source(
+        "tones",
+        {split: MadeExamples(of, make) for split, of in numbers.items() if of},
+        {"version": VERSION, "drawn": [getattr(settings, name) for name in named]},
         settings.validation_fraction,
     )
 
@@ -103,6 +73,10 @@ def dial(number: str, lowest_ratio: float) -> Waveform:
     pieces.append(_silence(random.uniform(*_EDGE)))
     ratio = random.uniform(lowest_ratio, lowest_ratio + _RATIOS)
     return add_noise(np.concatenate(pieces).astype(np.float32), random, ratio)
+
+
+def _example(lowest_ratio: float, number: str) -> dict[str, Any]:
+    return {"sound": partial(_sound, number, lowest_ratio), "text": number, "name": number}
 
 
 def _sound(

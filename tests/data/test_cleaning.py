@@ -8,7 +8,7 @@ import pytest
 from configs.errors import UsageError
 from configs.schema.data import Cleaning, TextFiles
 from configs.schema.tokenizers import Bytes
-from data import cleaning, preparation
+from data import preparation
 from data.codecs.tokenizers import SEPARATOR
 from data.dataset import Dataset
 from data.show import data_table
@@ -142,7 +142,6 @@ def test_documents_in_many_pieces_are_cleaned_as_wholes(tmp_path, monkeypatch):
     steps = {"unicode": "nfc", "duplicates": "near", "minimum_characters": 10}
     whole = prepare(path, **steps)
     monkeypatch.setattr(documents, "PIECE_CHARACTERS", 20)
-    monkeypatch.setattr(cleaning, "_AT_ONCE", 7)
     pieces = prepare(path, **steps)
     assert pieces.splits["train"].path != whole.splits["train"].path
     assert pieces.cleaning == whole.cleaning

@@ -5,15 +5,15 @@ import pytest
 
 from configs.schema.data import PythonStdlib, Table, TextFiles
 from configs.schema.tokenizers import BPE, Bytes, Characters, TokenizerFile
-from data import text as text_preparation
+from data import document_encoding
 from data.batches import Batches
 from data.codecs import tokenizers
 from data.codecs.tokenizers import Tokenizer
+from data.document_encoding import DocumentPart, encode_documents
 from data.preparation import prepare
 from data.sources import documents
 from data.sources.documents import pieces
 from data.sources.registry import open_source
-from data.text import Part, encode_documents
 from tests.data.splitters import LONG, SAMPLE, SPLITTERS, random_text
 from tests.data.test_preparation import text_of
 
@@ -33,15 +33,16 @@ def tokenizer(request) -> Tokenizer:
     return OWN[name] if name in OWN else Tokenizer(SPLITTERS[name]())
 
 
-def stored(texts) -> list[tuple[int, str]]:
+def stored(texts) -> list[dict]:
     """The pieces of `texts`, as the sources have them."""
-    return [piece for text in texts for piece in enumerate(pieces([text]))]
+    numbered = (piece for text in texts for piece in enumerate(pieces([text])))
+    return [{"piece": number, "text": text} for number, text in numbered]
 
 
 def encoded(texts, tokenizer: Tokenizer) -> list[list[int]]:
     """The ids of each of `texts`, which were stored in pieces."""
     found: list[list[int]] = []
-    for part, ids in encode_documents([stored(texts)], tokenizer):
+    for part, ids in encode_documents(stored(texts), tokenizer):
         assert not part.is_cut
         if part.index == 0:
             found.append([])
@@ -49,8 +50,8 @@ def encoded(texts, tokenizer: Tokenizer) -> list[list[int]]:
     return found
 
 
-def parts_of(texts, tokenizer: Tokenizer) -> list[Part]:
-    return [*text_preparation._parts(stored(texts), tokenizer)]
+def parts_of(texts, tokenizer: Tokenizer) -> list[DocumentPart]:
+    return [*document_encoding._parts(stored(texts), tokenizer)]
 
 
 def file_of(tmp_path, name: str) -> TokenizerFile:
@@ -82,11 +83,13 @@ def test_words_of_known_patterns_are_encoded_in_parts(name):
 
 def test_words_of_our_tokenizers_are_encoded_piece_by_piece():
     source = open_source(PythonStdlib())
-    found = [(one["piece"], one["text"]) for one in source.examples("validation")]
-    assert max(index for index, _ in found) > 0
+    found = [*source.splits["validation"]]
+    assert max(one["piece"] for one in found) > 0
     for tokenizer in (*OWN.values(), Tokenizer(SPLITTERS["byte level"]())):
-        parts = text_preparation._parts(found, tokenizer)
-        assert [(part.index, part.text) for part in parts] == found
+        parts = document_encoding._parts(found, tokenizer)
+        assert [{"piece": part.index, "text": part.text} for part in parts] == [
+            {name: one[name] for name in ("piece", "text")} for one in found
+        ]
 
 
 @pytest.mark.parametrize("packing", ["windows", "best_fit"])
@@ -121,7 +124,7 @@ def test_labelled_texts_have_the_ids_of_the_whole(tmp_path):
 
 
 def test_too_large_documents_are_cut_at_line_ends_and_counted(tmp_path, monkeypatch):
-    monkeypatch.setattr(text_preparation, "DOCUMENT_BYTES", 2**16)
+    monkeypatch.setattr(document_encoding, "DOCUMENT_BYTES", 2**16)
     monkeypatch.setattr(documents, "PIECE_CHARACTERS", 2**10)
     lines = "It's naïve, or isn't it?\n" * 4000
     (tmp_path / "texts").mkdir()
@@ -160,32 +163,20 @@ def test_too_large_documents_are_cut_at_line_ends_and_counted(tmp_path, monkeypa
     ],
 )
 def test_a_long_line_is_cut_before_white_space(monkeypatch, text, expected):
-    monkeypatch.setattr(text_preparation, "DOCUMENT_BYTES", 10)
+    monkeypatch.setattr(document_encoding, "DOCUMENT_BYTES", 10)
     tokenizer = Tokenizer(SPLITTERS["Llama 2"]())
-    parts = [*text_preparation._parts([(0, text), (0, "x")], tokenizer)]
+    parts = [*document_encoding._parts(stored([text, "x"]), tokenizer)]
     assert [part.text for part in parts] == [*expected, "x"]
     assert [part.is_cut for part in parts] == [False, *[True] * (len(expected) - 1), False]
     assert [part.index for part in parts] == [*range(len(expected)), 0]
 
 
-def test_a_document_that_needs_no_cut_is_one_part_with_its_example():
-    pieces_of = [(0, "It's", "a"), (1, " it", "a"), (2, "?", "a"), (0, "", "b")]
-    blocks = [pieces_of[:2], pieces_of[2:]]
-    found = [*encode_documents(blocks, Tokenizer(SPLITTERS["Llama 2"]()))]
+def test_a_document_that_needs_no_cut_is_one_part_with_its_first_example():
+    texts = [(0, "It's"), (1, " it"), (2, "?"), (0, "")]
+    examples = [{"piece": number, "text": text, "name": text} for number, text in texts]
+    found = [*encode_documents(examples, Tokenizer(SPLITTERS["Llama 2"]()))]
     assert [part for part, _ in found] == [
-        Part(0, "It's it?", example="a"), Part(0, "", example="b")
-    ]  # fmt: skip
-
-
-def test_progress_ends_after_the_last_document():
-    seen, blocks = [], [[(0, "it"), (1, " is")], [(0, "x")]]
-    tokenizer = Tokenizer(SPLITTERS["Llama 2"]())
-    report = lambda *what: seen.append(what)  # noqa: E731
-    for part, _ in encode_documents(blocks, tokenizer, report, "packing", 3):
-        seen.append(part.text)
-    assert seen == [
-        ("packing", 0, 3, "pieces"), ("packing", 2, 3, "pieces"), "it is", "x",
-        ("packing", 3, 3, "pieces"),
+        DocumentPart(0, "It's it?", False, examples[0]), DocumentPart(0, "", False, examples[3])
     ]  # fmt: skip
 
 

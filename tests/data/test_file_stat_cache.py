@@ -118,5 +118,5 @@ def test_records_are_remembered_too(tmp_path, monkeypatch):
     )
     time.sleep(0.06)
     first = preparation.prepare(settings).fingerprint
-    monkeypatch.setattr("data.sources.records.file_sha256", None)  # not called
+    monkeypatch.setattr("data.sources.tables.file_sha256", None)  # not called
     assert preparation.prepare(settings).fingerprint == first

@@ -31,7 +31,7 @@ def documents(path: Path | str, **options):
 
 
 def names(source) -> list[str]:
-    return [document.file.name for document in source.documents["train"]]
+    return [one["document"] for one in source.splits["train"]]
 
 
 def pictures(folder: Path, *folders: str, count: int = 1) -> Path:
@@ -67,7 +67,7 @@ def test_pipes_and_sockets_in_a_folder_are_left_out_and_told(tmp_path, monkeypat
     pictures(tmp_path / "set", "cat", "dog")
     os.mkfifo(tmp_path / "set" / "dog" / "pipe.png")
     found = opened(tmp_path / "set")
-    assert len(found.pictures["train"]) == 2
+    assert len(found.splits["train"]) == 2
     assert "set/dog/pipe.png" in found.warnings[0]
 
 
@@ -134,7 +134,7 @@ def test_folders_of_partitions_are_splits(tmp_path):
     assert source.layout.places == {"train": "split=train/", "test": "split=test/"}
     parts = (f"split={split}/label={label}" for split in ("train", "test") for label in "ab")
     found = opened(pictures(tmp_path / "set", *parts))
-    assert found.classes == ("label=a", "label=b") and {*found.pictures} == {"train", "test"}
+    assert found.classes == ("label=a", "label=b") and {*found.splits} == {"train", "test"}
 
 
 def test_splits_inside_of_classes_are_refused_with_their_arrangement(tmp_path):
@@ -144,7 +144,7 @@ def test_splits_inside_of_classes_are_refused_with_their_arrangement(tmp_path):
         "class: arrange them as test/cat and train/cat; data.splits=none takes everything for "
         "training"
     )
-    assert len(opened(folder, splits="none").pictures["train"]) == 4
+    assert len(opened(folder, splits="none").splits["train"]) == 4
     toys = pictures(tmp_path / "toys", "vehicles/train", "vehicles/car", "animals/dog")
     assert opened(toys).classes == ("animals", "vehicles")
 
@@ -176,7 +176,7 @@ def test_a_copy_of_the_classes_beside_them_is_told(tmp_path):
 def test_a_doubled_folder_of_a_split_is_read_and_told(tmp_path):
     parts = [f"{split}/{split}/{one}" for split in ("seg_train", "seg_test") for one in "ab"]
     found = opened(pictures(tmp_path, *parts))
-    assert found.classes == ("a", "b") and len(found.pictures["test"]) == 2
+    assert found.classes == ("a", "b") and len(found.splits["test"]) == 2
     assert found.warnings == tuple(
         f"the classes of {tmp_path}/{one} are read from {tmp_path}/{one}/{one}"
         for one in ("seg_train", "seg_test")

@@ -195,8 +195,9 @@ def test_labels_that_are_equal_as_numbers_are_told_apart_and_told(tmp_path):
 
 def test_the_order_of_classes_is_the_same_in_every_process():
     program = (
-        "from data.classes import class_names; names = {'1', '01', '001', '2', '02', '-1'};"
-        "print(class_names({'train': names}, things='text', validation_is_cut=False))"
+        "from data.classes import assign_classes; labels = {'1', '01', '001', '2', '02', '-1'};"
+        "found = assign_classes({'train': dict.fromkeys(labels, 1)}, thing='text',"
+        " validation_is_cut=False); print(found.names)"
     )
     found = {
         subprocess.run(

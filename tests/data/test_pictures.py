@@ -83,21 +83,22 @@ def test_every_picture_is_in_one_split_with_its_class(folder):
     assert dataset.spec.classes == ("cat", "dog")
     assert dataset.spec.model_arguments() == {"num_classes": 2, "image_shape": (SIZE, SIZE, 3)}
     source = open_source(settings(folder, validation_fraction=0.25))
-    names = [one.name for split in source.pictures.values() for one in split]
+    names = [one["name"] for split in source.splits.values() for one in split]
     assert sorted(names) == [f"{c}/{n:02}.jpg" for c in ("cat", "dog") for n in range(12)]
-    for split, pictures in source.pictures.items():
+    for split, pictures in source.splits.items():
         batch = stored(dataset, split)
-        assert dataset.splits[split].names() == [one.name for one in pictures]
-        assert [dataset.spec.classes[n] for n in batch["label"]] == [one.label for one in pictures]
-        for image, one in zip(batch["image"], pictures, strict=True):
-            assert (image == decode_picture(one.path.read_bytes(), (SIZE, SIZE, 3))).all()
+        assert dataset.splits[split].names() == [one["name"] for one in pictures]
+        for image, label, one in zip(batch["image"], batch["label"], pictures, strict=True):
+            path = Path(one["path"])
+            assert dataset.spec.classes[label] == path.parent.name
+            assert (image == decode_picture(path.read_bytes(), (SIZE, SIZE, 3))).all()
 
 
 def test_a_folder_may_hold_its_splits(folder, tmp_path):
     for split in ("train", "validation", "test"):
         shutil.copytree(folder, tmp_path / "parts" / split)
     (tmp_path / "parts" / "test" / "dog" / "00.jpg").unlink()
-    splits = open_source(settings(tmp_path / "parts")).random_access()
+    splits = open_source(settings(tmp_path / "parts")).splits
     assert {split: len(examples) for split, examples in splits.items()} == {
         "train": 24,
         "validation": 24,
@@ -124,8 +125,8 @@ def test_every_mode_and_format_is_decoded(folder, name):
     image, options = MODES[name]
     image.save(folder / "cat" / name, **options)
     dataset = prepare(settings(folder, validation_fraction=0.0))
-    place = [one.path.name for one in open_source(settings(folder, validation_fraction=0.0))
-             .pictures["train"]].index(name)  # fmt: skip
+    examples = open_source(settings(folder, validation_fraction=0.0)).splits["train"]
+    place = [Path(one["path"]).name for one in examples].index(name)
     batch = stored(dataset)
     assert batch["weights"].all()
     mode = "L" if image.mode.startswith(("I", "1")) else image.mode
@@ -184,9 +185,9 @@ def test_how_pictures_are_resized_is_part_of_what_is_prepared(folder, decoded):
     squeezed = prepare(settings(folder, decoded=decoded, **view))
     assert usual.fingerprint != squeezed.fingerprint
     source = open_source(settings(folder, **view))
-    for split, pictures in source.pictures.items():
+    for split, pictures in source.splits.items():
         for row, one in enumerate(pictures):
-            expected = decode_picture((folder / one.name).read_bytes(), (SIZE, SIZE, 3), **view)
+            expected = decode_picture(one["image"], (SIZE, SIZE, 3), **view)
             assert np.array_equal(stored(squeezed, split)["image"][row], expected)
 
 
@@ -378,14 +379,14 @@ def test_a_class_in_two_unicode_forms_is_one_and_told(folder, tmp_path):
     picture(1).save(tmp_path / "mixed" / composed / "one.png")
     source = open_source(settings(tmp_path / "mixed", validation_fraction=0.0))
     assert source.classes == (composed, "dog") and told in source.warnings
-    assert [one.label for one in source.pictures["train"]].count(composed) == 13
+    assert [one["label"] for one in source.splits["train"]].count(0) == 13
 
     shutil.copytree(folder, tmp_path / "parts" / "train")
     shutil.copytree(folder, tmp_path / "parts" / "validation")
     (tmp_path / "parts" / "train" / apart).rename(tmp_path / "parts" / "train" / composed)
     source = open_source(settings(tmp_path / "parts"))
     assert source.classes == (composed, "dog") and source.warnings.count(told) == 1
-    assert {one.label for one in source.pictures["validation"]} == {composed, "dog"}
+    assert {one["label"] for one in source.splits["validation"]} == {0, 1}
 
 
 def test_the_folder_of_a_class_may_be_a_link(folder, tmp_path):

@@ -16,13 +16,15 @@ from configs.errors import UsageError
 from configs.schema.data import PythonStdlib, TextFiles
 from configs.schema.pictures import Digits
 from configs.schema.tokenizers import BPE, Bytes, Characters, TokenizerFile, Unigram, WordPiece
-from data import text as text_preparation
+from data import tokenizer_training
 from data.batches import Batches
 from data.cache import cache_dir
 from data.codecs.pictures import decode_picture, encode_picture
 from data.codecs.tokenizers import SEPARATOR
 from data.dataset import Dataset
+from data.order import permutation
 from data.preparation import prepare
+from data.progress import in_blocks, silent, track
 
 PREPARE = """
 import os, signal, sys
@@ -121,7 +123,7 @@ def test_gzip_is_measured_on_the_held_out_files_one_by_one(settings):
 
 
 def test_it_happens_once_and_again_where_something_changed(settings, corpus, tmp_path):
-    everything = ["reading train", "reading validation", "packing train", "packing validation"]
+    everything = ["packing train", "packing validation"]
     assert stages_of(settings()) == everything
     first = prepare(settings())
     unchanged = [
@@ -134,10 +136,11 @@ def test_it_happens_once_and_again_where_something_changed(settings, corpus, tmp
         assert stages_of(settings(**changes)) == []
         assert prepare(settings(**changes)).fingerprint == first.fingerprint
 
-    longer = settings(sequence_length=17)
-    assert stages_of(longer) == everything[2:]  # the source is there already
-    assert prepare(longer).fingerprint != first.fingerprint
-    for changes in ({"validation_fraction": 0.4}, {"tokenizer": Characters()}):
+    for changes in (
+        {"sequence_length": 17},
+        {"validation_fraction": 0.4},
+        {"tokenizer": Characters()},
+    ):
         assert stages_of(settings(**changes))
         assert prepare(settings(**changes)).fingerprint != first.fingerprint
 
@@ -165,13 +168,13 @@ def test_the_same_text_at_another_place_is_the_same_data(settings, corpus, tmp_p
 
 def test_a_killed_preparation_leaves_nothing_that_is_taken_for_whole(corpus, tmp_path):
     cache = tmp_path / "cache"
-    for stage in ("reading validation", "packing validation"):
+    for stage in ("packing train", "packing validation"):
         process = start(corpus, cache, kill_at=stage)
         assert process.wait() == -signal.SIGKILL
         assert not [path for path in prepared(cache) if path.parent.name == "prepared"]
     last = start(corpus, cache)
     assert "fingerprint" in last.communicate()[0]
-    assert len(prepared(cache)) == 2
+    assert len(prepared(cache)) == 1
     assert not list(cache.glob("*/.*incomplete*"))
 
 
@@ -226,10 +229,46 @@ def test_an_existing_tokenizer_is_used_and_its_contents_count(settings, tmp_path
 
 def test_byte_pairs_are_learnt_from_a_bounded_sample(settings, monkeypatch):
     whole = prepare(settings(tokenizer=BPE(vocabulary_size=400)))
-    monkeypatch.setattr(text_preparation, "TRAINING_BYTES", 2000)
+    monkeypatch.setattr(tokenizer_training, "TRAINING_BYTES", 2000)
     sample = settings(tokenizer=BPE(vocabulary_size=400))
     assert prepare(sample).tokenizer.vocabulary() != whole.tokenizer.vocabulary()
     assert text_of(prepare(sample), "train") == text_of(whole, "train")
+
+
+@pytest.mark.parametrize("most", [0, 1, 500, 5000, 10**6])
+def test_the_sample_is_the_first_texts_of_a_fixed_order(monkeypatch, most):
+    monkeypatch.setattr(tokenizer_training, "TRAINING_BYTES", most)
+    monkeypatch.setattr(tokenizer_training, "_PLACES", 16)
+    texts = ["é" * (number % 37) for number in range(200)]
+    expected, read = [], 0
+    for number in permutation(np.arange(200), size=200, seed=0, epoch=0).tolist():
+        read += len(texts[number].encode())
+        if read > most:
+            break
+        expected.append(texts[number])
+    assert [*tokenizer_training._sample(lambda: iter(texts), 200, silent)] == expected
+
+
+def test_a_text_is_read_twice_if_it_is_larger_than_the_sample(monkeypatch):
+    passes = []
+    for most in (2000, 100):
+        monkeypatch.setattr(tokenizer_training, "TRAINING_BYTES", most)
+        passes.append([])
+        read = lambda: passes[-1].append(1) or iter(["a" * 10] * 50)  # noqa: E731
+        assert len([*tokenizer_training._sample(read, 50, silent)]) == min(most, 500) // 10
+    assert passes == [[1], [1, 1]]
+
+
+def test_progress_ends_with_the_true_number_of_what_was_read():
+    seen = []
+    report = lambda *what: seen.append(what)  # noqa: E731
+    assert [*track("abc", report, "packing", 2, "pieces")] == [*"abc"]
+    assert seen == [("packing", 0, 2, "pieces"), ("packing", 3, 4, "pieces"),
+                    ("packing", 3, 3, "pieces")]  # fmt: skip
+    seen.clear()
+    assert [*in_blocks("abcde", 2, report, "s", 9, "u")] == [["a", "b"], ["c", "d"], ["e"]]
+    assert [done for _, done, _, _ in seen] == [0, 2, 4, 5, 5]
+    assert seen[-1] == ("s", 5, 5, "u")
 
 
 def test_a_cache_that_can_not_be_written_is_named(settings, tmp_path):
@@ -286,8 +325,9 @@ def test_the_standard_library_as_the_recipe_prepares_it():
     assert dataset.spec.model_arguments() == {"vocabulary_size": 4096, "max_length": 256}
     assert 1.8 < dataset.splits["validation"].gzip_bits_per_byte < 2.5
     assert dataset.splits["train"].bytes / dataset.splits["train"].targets > 3
-    facts = json.loads((dataset.splits["train"].path.parent / "metadata.json").read_text())
-    assert facts["splits"]["train"]["examples"] == dataset.splits["train"].examples
+    metadata = json.loads((dataset.splits["train"].path.parent / "metadata.json").read_text())
+    (train,) = (part for part in metadata["parts"] if part["split"] == "train")
+    assert train["counts"]["examples"] == dataset.splits["train"].examples
 
 
 def test_nothing_is_left_outside_the_cache(settings, tmp_path, monkeypatch):

@@ -85,7 +85,7 @@ def test_the_newest_version_is_taken(sets, tmp_path):
     for version in ("1.2.0", "1.10.0"):
         shutil.copytree(sets / "letters" / "plain" / "1.2.0", tmp_path / "letters" / version)
     source = open_source(settings(tmp_path, "letters"))
-    assert source.tables["train"][0].folder.name == "1.10.0"
+    assert source.splits["train"].tables[0].found.folder.name == "1.10.0"
 
 
 def test_they_mix(sets):

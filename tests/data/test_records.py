@@ -40,7 +40,7 @@ def settings(path, **changes) -> Records:
 
 def texts(source, split: str) -> list[str]:
     found: list[str] = []
-    for example in source.examples(split):
+    for example in source.splits[split]:
         if example["piece"] == 0:
             found.append("")
         found[-1] += example["text"]
@@ -64,7 +64,7 @@ def test_every_record_is_a_document_of_one_split(tmp_path, suffix):
     source = open_source(settings(path, validation_fraction=0.3))
     for split, found in parts.items():
         assert texts(source, split) == found  # in the order of the file
-        assert source.splits[split] >= len(found)
+        assert len(source.splits[split]) >= len(found)
     assert [*open_source(settings(path, validation_fraction=0.0)).splits] == ["train"]
 
 

@@ -188,14 +188,14 @@ def test_labels_that_are_written_in_several_ways_are_one_class_and_told(folder):
 
 
 def test_what_is_appended_moves_no_other_between_the_parts(folder):
-    before = open_source(settings(folder, validation_fraction=0.3)).recordings
+    before = open_source(settings(folder, validation_fraction=0.3)).splits
     rows = rows_of(folder)
     extra = f"sounds/{record(folder / 'sounds' / 'zz', 1).name}"
     write_table(folder / "train.jsonl", [{"path": extra, "text": "two"}, *reversed(rows)])
-    after = open_source(settings(folder, validation_fraction=0.3)).recordings
-    held_out = {one.name for one in before["validation"]}
+    after = open_source(settings(folder, validation_fraction=0.3)).splits
+    held_out = {one["name"] for one in before["validation"]}
     assert len(held_out) > 2
-    assert held_out <= {one.name for one in after["validation"]} <= held_out | {extra}
+    assert held_out <= {one["name"] for one in after["validation"]} <= held_out | {extra}
 
 
 def test_waveforms_and_frames_give_the_same(folder):
@@ -453,8 +453,9 @@ def test_a_file_may_be_named_in_another_unicode_form_than_its_row(folder):
     rows[0]["path"] = f"sounds/{composed}.wav"
     write_table(folder / "train.jsonl", rows)
     source = open_source(settings(folder, validation_fraction=0.0))
-    assert source.recordings["train"][0].path == folder / f"sounds/{apart}.wav"
-    assert source.recordings["train"][0].name == rows[0]["path"]
+    first = next(iter(source.splits["train"]))
+    assert first["path"] == str(folder / f"sounds/{apart}.wav")
+    assert first["name"] == rows[0]["path"]
 
 
 def test_tables_of_other_programs_are_told_apart(folder):

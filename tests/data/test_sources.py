@@ -18,13 +18,13 @@ from data.sources.source import hold_out
 
 
 def names(source, split: str) -> list[str]:
-    return [document.file.name for document in source.documents[split]]
+    return [*dict.fromkeys(example["document"] for example in source.splits[split])]
 
 
 def texts(source, split: str) -> dict[str, str]:
     """The whole text of each document."""
     found: dict[str, str] = {}
-    for example in source.examples(split):
+    for example in source.splits[split]:
         found[example["document"]] = found.get(example["document"], "") + example["text"]
     return found
 
@@ -130,7 +130,7 @@ def test_a_folder_may_hold_a_file_for_each_split(tmp_path):
         "test": ["C"],
     }
     write(tmp_path, README="no data")
-    assert open_source(TextFiles(path=folder)).splits == source.splits
+    assert open_source(TextFiles(path=folder)).key == source.key
 
 
 def test_a_glob_names_its_files(corpus):
@@ -208,13 +208,13 @@ def test_long_documents_come_in_pieces_that_start_at_white_space(tmp_path, monke
     (tmp_path / "a.txt").write_text(text)
     (tmp_path / "b.txt").write_text("short")
     source = open_source(TextFiles(path=str(tmp_path), validation_fraction=0.0))
-    examples = [*source.examples("train")]
+    examples = [*source.splits["train"]]
     pieces = [example["text"] for example in examples if example["document"] == "a.txt"]
     assert "".join(pieces) == text
     assert [example["piece"] for example in examples] == [*range(len(pieces)), 0]
     assert max(map(len, pieces)) <= 20
     assert pieces[1].startswith(" ")
-    assert len(examples) <= source.splits["train"]
+    assert len(examples) <= len(source.splits["train"])
 
 
 def test_pieces_have_the_tokens_of_the_whole(monkeypatch):
@@ -224,7 +224,7 @@ def test_pieces_have_the_tokens_of_the_whole(monkeypatch):
     chosen = {name: whole[name] for name in sorted(whole, key=lambda name: len(whole[name]))[-6:-3]}
     tokenizer = Tokenizer.train_bpe(chosen.values(), 500)
     for name, text in chosen.items():
-        pieces = [one["text"] for one in source.examples("validation") if one["document"] == name]
+        pieces = [one["text"] for one in source.splits["validation"] if one["document"] == name]
         assert len(pieces) > 50
         assert (np.concatenate(tokenizer.encode_many(pieces)) == tokenizer.encode(text)).all()
 
@@ -236,11 +236,12 @@ def test_digits_are_split_as_everybody_splits_them():
     source = open_source(Digits())
     images, labels = load_digits(return_X_y=True)
     _, expected = train_test_split(images, test_size=0.2, random_state=0)
-    examples = [*source.examples("test")]
+    examples = [*source.splits["test"]]
     pictures = [decode_picture(example["image"], (8, 8, 1)) for example in examples]
     found = {np.rint(picture * (16 / 255)).astype(int).tobytes() for picture in pictures}
     assert found == {row.astype(int).tobytes() for row in expected}
-    assert source.splits["test"] == 360
-    assert sum(source.splits.values()) == len(labels) == 1797
-    assert 0.05 < source.splits["validation"] / 1437 < 0.15
+    counts = {split: len(of) for split, of in source.splits.items()}
+    assert counts["test"] == len(examples) == 360
+    assert sum(counts.values()) == len(labels) == 1797
+    assert 0.05 < counts["validation"] / 1437 < 0.15
     assert [*open_source(Digits(validation_fraction=0.0)).splits] == ["train", "test"]

@@ -99,10 +99,7 @@ LAYOUTS = {
 
 def contents(source) -> dict[str, list[str]]:
     """What is in each split, in words."""
-    if hasattr(source, "examples"):
-        return {split: [*map(str, source.examples(split))] for split in source.splits}
-    return {split: [str(one[n]) for n in range(len(one))] for split, one in
-            source.random_access().items()}  # fmt: skip
+    return {split: [*map(str, examples)] for split, examples in source.splits.items()}
 
 
 def write(folder: Path, kind: str, *names: str) -> tuple[type, Path]:
@@ -247,7 +244,7 @@ def pictures(folder: Path, *names: str) -> ImageFolder:
 
 def test_folders_of_pictures_are_splits_if_all_of_them_are(tmp_path):
     opened = open_source(pictures(tmp_path / "set", "training_set", "val", "Test"))
-    assert {split: [one.name for one in of] for split, of in opened.pictures.items()} == {
+    assert {split: [one["name"] for one in of] for split, of in opened.splits.items()} == {
         split: [f"{name}/{label}/of {name} {label}.png" for label in "ab"]
         for split, name in {"train": "training_set", "validation": "val", "test": "Test"}.items()
     }

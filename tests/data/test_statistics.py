@@ -120,12 +120,12 @@ def test_a_sample_has_so_many_bytes_at_most(split, monkeypatch):
 
 def test_padding_is_counted_where_preparation_did_not(split):
     codec = LabelledTextCodec(10, 50)
-    texts = [RANDOM.integers(1, 50, count) for count in (2, 4, 20)]
-    train = split("train", codec, np.concatenate([codec.encode(text, 0) for text in texts]))
+    texts = [RANDOM.integers(1, 50, count) for count in (2, 4, 10)]
+    train = split("train", codec, codec.encode([(text, 0) for text in texts]))
     statistics = data_statistics(Dataset("", {"train": train}, DataSpec(classes=("a",))))
     assert statistics["padding"] == pytest.approx(1 - 16 / 30)
     assert (statistics["examples"], statistics["inputs"], statistics["copied"]) == (3, 3, {})
-    told = split("told", codec, codec.encode(texts[0], 0), padding=0.125)
+    told = split("told", codec, codec.encode([(texts[0], 0)]), padding=0.125)
     assert data_statistics(Dataset("", {"train": told}, DataSpec()))["padding"] == 0.125
 
 

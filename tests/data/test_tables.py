@@ -26,7 +26,7 @@ def settings(path: Path, content: str | bytes, **changes) -> Table:
 
 
 def rows(made: Table) -> list[tuple[str, str]]:
-    return [(one["text"], one["label"]) for one in open_source(made).examples("train")]
+    return [(one["text"], one["label"]) for one in open_source(made).splits["train"]]
 
 
 def refusal(made: Table) -> str:
@@ -64,7 +64,7 @@ def test_the_first_line_says_or_shows_the_separator_and_it_is_told(tmp_path, cas
 
 def test_rows_are_called_by_their_line_under_a_line_for_excel(tmp_path):
     made = settings(tmp_path / "a.csv", 'sep=,\ntext,label\n"two\nlines",1\nbad,0\n')
-    assert [one["document"] for one in open_source(made).examples("train")] == [
+    assert [one["document"] for one in open_source(made).splits["train"]] == [
         "a.csv:3",
         "a.csv:5",
     ]
@@ -122,10 +122,10 @@ def test_an_array_of_objects_is_read_like_lines(tmp_path, monkeypatch, block, in
     made = settings(tmp_path / "a.jsonl", f"\ufeff \n{content}\n\n")
     assert rows(made) == [(one["text"], one["label"]) for one in records]
     source = open_source(made)
-    assert [one["document"] for one in source.examples("train")] == [
+    assert [one["document"] for one in source.splits["train"]] == [
         f"a.jsonl row {row}" for row in range(3)
     ]
-    assert source.splits == {"train": 3}
+    assert {split: len(of) for split, of in source.splits.items()} == {"train": 3}
     content = json.dumps(RECORDS, indent=indent)
     before = content[: content.index('{"label"' if indent is None else '{\n  "label"')]
     line = 2 + before.count("\n")
@@ -310,7 +310,7 @@ def test_rows_of_separators_alone_are_left_out_and_told(tmp_path, name):
         f"{tmp_path / name}: 4 blank rows are left out",
         "columns that are not read: ''",
     )
-    names = [one["document"] for one in open_source(made).examples("train")]
+    names = [one["document"] for one in open_source(made).splits["train"]]
     assert names == [f"{name}:3", f"{name}:6"]
 
 

@@ -279,4 +279,5 @@ def test_a_batch_is_shown_with_both_texts_their_lengths_and_its_padding(tmp_path
 def test_metadata_of_a_prepared_set_are_plain(dataset):
     folder = dataset.splits["train"].path.parent
     metadata = json.loads((folder / "metadata.json").read_text())
-    assert metadata["splits"]["train"]["examples"] == dataset.splits["train"].examples
+    (train,) = (part for part in metadata["parts"] if part["split"] == "train")
+    assert train["counts"]["examples"] == dataset.splits["train"].examples

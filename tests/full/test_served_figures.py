@@ -115,9 +115,8 @@ def test_translations_of_a_split_have_the_bleu_of_evaluate(tmp_path, capsys):
     fields = {"data__global_batch_size": "32", "model__width": "32"}
     workdir = trained("dates_seq2seq", tmp_path / "run", "attention_pairs", steps=150, **fields)
     with serving(workdir, tmp_path / "log") as server:
-        made = dates.open_source(read_config(workdir).data).random_access()["test"]
-        pairs = [made[number] for number in range(len(made))]
-        sources = [pair["source"].decode() for pair in pairs]
+        pairs = [*dates.open_source(read_config(workdir).data).splits["test"]]
+        sources = [pair["source"] for pair in pairs]
         parts = [sources[start : start + 40] for start in range(0, len(sources), 40)]
 
         def ask(texts: list[str]) -> list[str]:
@@ -127,7 +126,7 @@ def test_translations_of_a_split_have_the_bleu_of_evaluate(tmp_path, capsys):
         served = [text for part in in_company(ask, parts) for text in part]
     metrics, predictions = evaluated(workdir, tmp_path, capsys)
     assert served == [one["hypothesis"] for one in predictions] and len({*served}) > 9
-    references = [pair["target"].decode() for pair in pairs]
+    references = [pair["target"] for pair in pairs]
     assert sacrebleu.corpus_bleu(served, [references]).score == pytest.approx(metrics["bleu"])
     assert sacrebleu.corpus_chrf(served, [references]).score == pytest.approx(metrics["chrf"])
 
@@ -136,8 +135,7 @@ def test_transcripts_of_a_split_have_the_wer_of_evaluate(tmp_path, capsys):
     fields = {"data__global_batch_size": "16", "model__width": "64", "data__recordings": "500"}
     fields |= {"data__lowest_ratio": "30", "data__most_digits": "4"}
     workdir = trained("tones_ctc", tmp_path / "run", "recurrence_sound", steps=300, **fields)
-    made = tones.open_source(read_config(workdir).data).random_access()["test"]
-    recordings = [made[number] for number in range(len(made))]
+    recordings = [*tones.open_source(read_config(workdir).data).splits["test"]]
 
     def wav(recording: dict[str, Any]) -> bytes:
         file = io.BytesIO()
@@ -160,7 +158,7 @@ def test_transcripts_of_a_split_have_the_wer_of_evaluate(tmp_path, capsys):
 def test_labels_of_the_pictures_of_a_split_have_the_accuracy_of_evaluate(tmp_path, capsys):
     workdir = GOLDEN / "convolution_pictures"
     with serving(workdir, tmp_path / "log") as server:
-        pictures = [*digits.open_source(read_config(workdir).data).examples("test")]
+        pictures = [*digits.open_source(read_config(workdir).data).splits["test"]]
 
         def ask(picture: dict[str, Any]) -> dict[str, Any]:
             return upload(server, "/v1/classify", picture["image"])

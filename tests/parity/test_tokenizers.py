@@ -11,8 +11,8 @@ import transformers
 
 from configs.schema.config import Config
 from data.codecs.tokenizers import Tokenizer
+from data.document_encoding import encode_documents
 from data.sources.documents import pieces
-from data.text import encode_documents
 from inference.predictors.classification import TextClassification
 from inference.predictors.completion import TextCompletion
 from inference.requests import Request, Sampling
@@ -48,7 +48,8 @@ def test_ids_of_long_documents_are_those_of_the_whole(name, tmp_path):
     ours = Tokenizer.load(path)
     theirs = transformers.PreTrainedTokenizerFast(tokenizer_file=str(path))
     for text in LONG.values():
-        parts = [ids for _, ids in encode_documents([[*enumerate(pieces([text]))]], ours)]
+        stored = [{"piece": n, "text": piece} for n, piece in enumerate(pieces([text]))]
+        parts = [ids for _, ids in encode_documents(stored, ours)]
         assert np.concatenate(parts).tolist() == theirs(text)["input_ids"]
 
 
