@@ -1,4 +1,4 @@
-"""The exception for errors that the user can fix, and a way to raise it for a user's file."""
+"""The exception for errors that the user can fix, and helpers for its messages."""
 
 import contextlib
 from collections.abc import Iterator
@@ -14,6 +14,11 @@ class UsageError(Exception):
 
     def __init__(self, message: str):
         super().__init__(" ".join(line.strip() for line in message.splitlines()))
+
+
+def quote(text: str) -> str:
+    """Return `text` in quotation marks, shortened to 80 characters."""
+    return repr(text if len(text) <= 80 else f"{text[:77]}...")
 
 
 @contextlib.contextmanager

@@ -21,10 +21,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
-from configs.errors import UsageError
+from configs.errors import UsageError, quote
 from configs.reading import names
-from configs.reading.overriding import FLAG
-from configs.reading.values import quote
+from configs.reading.validation import FLAG
 
 _DASHES = "-\u2010\u2011\u2012\u2013\u2014\u2212"
 """Hyphens, dashes and the minus sign: word processors replace two hyphens with one of these."""

@@ -6,10 +6,9 @@ from itertools import groupby
 from pathlib import Path
 
 from configs.reading import names
-from configs.reading.fields import Field, flatten, unused_fields
-from configs.reading.overriding import FLAG
+from configs.reading.fields import Field, flatten, format_value, unused_fields
 from configs.reading.recipes import load_with_inherited
-from configs.reading.values import format_value
+from configs.reading.validation import FLAG
 from configs.schema.config import Config
 from configs.schema.settings import field_metadata
 
@@ -42,7 +41,7 @@ def explain(
         if section not in fields:
             lines.append(f"{section.upper()}: {Config.model_fields[section].description}")
         for path, field in group:
-            star = "*" if field_metadata(field.info).mutable_on_resume else " "
+            star = "*" if field_metadata(field.info).get("mutable_on_resume") else " "
             row = f"{star} {path:{width}}{_value(field):20}  {origins[path]}"
             note = f"no effect: {unused[path]}" if path in unused else ""
             if note and len(row) + 2 + len(note) <= _ROW_WIDTH:
@@ -53,7 +52,7 @@ def explain(
 
 def _meaning(path: str, field: Field) -> list[str]:
     """Return the lines below a field's value: its meaning, the valid values, the unit."""
-    unit = field_metadata(field.info).unit
+    unit = field_metadata(field.info).get("unit")
     valid = names.accepted(path, brief=True) + (f", in {unit}" if unit else "")
     indent = " " * 6
     text = f"{field.info.description} [{valid}]"
@@ -61,7 +60,7 @@ def _meaning(path: str, field: Field) -> list[str]:
 
 
 def _value(field: Field) -> str:
-    if field.value is None and field_metadata(field.info).required:
+    if field.value is None and field_metadata(field.info).get("required"):
         return "(must be given)"
     return format_value(field.value)
 

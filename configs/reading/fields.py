@@ -1,4 +1,4 @@
-"""Lists all fields of a configuration, and those that have no effect."""
+"""Lists all fields of a configuration, those that have no effect, and values as text."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -39,6 +39,13 @@ def flatten(section: Settings, prefix: str = "") -> dict[str, Field]:
 def unused_fields(config: Config) -> dict[str, str]:
     """Return the fields that have no effect because of other fields: path to reason."""
     return unused_across_sections(config) | _unused_within(config, "")
+
+
+def format_value(value: Any) -> str:
+    """Return a value as text that the command line accepts."""
+    if value is None:
+        return "none"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _unused_within(section: Settings, prefix: str) -> dict[str, str]:

@@ -9,16 +9,11 @@ from pathlib import Path
 from configs.errors import UsageError
 from configs.patterns import is_pattern, matching
 from configs.schema.config import Config
-from configs.schema.conversations import Conversations
-from configs.schema.data import TFDS, Mixture, Records, Table, TextFiles
-from configs.schema.pairs import ParallelText, TFDSPairs
-from configs.schema.pictures import ImageFolder, TFDSPictures
-from configs.schema.sound import (
-    SoundLabels,
-    SoundTranscripts,
-    TFDSSoundLabels,
-    TFDSSoundTranscripts,
-)
+from configs.schema.data import Mixture
+from configs.schema.pairs import ParallelText
+from configs.schema.pictures import ImageFolder
+from configs.schema.settings import field_metadata
+from configs.schema.source import PreparedSet, UserFiles
 from configs.schema.tokenizers import TokenizerFile
 
 EXPORTED = "triform.json"
@@ -28,24 +23,14 @@ TOKENIZER = "tokenizer.json"
 ORIGINAL_TOKENIZER = "triform_tokenizer.json"
 """The tokenizer as the run had it, in an exported folder whose `TOKENIZER` is for transformers."""
 
-_TFDS_SOURCES = TFDS | TFDSPairs | TFDSPictures | TFDSSoundTranscripts | TFDSSoundLabels
-
 
 def check_inputs(config: Config) -> None:
     """Raise `UsageError` if the user's data or tokenizer is missing, or is a file where a folder is
     needed, or the reverse."""
     data = config.data
-    if isinstance(data, TextFiles | Records | Table):
-        _check_text("data.path", data.path)
-    if isinstance(data, Conversations) and data.path is not None:
-        _check_text("data.path", data.path)
-    if isinstance(data, ImageFolder):
-        _check_folder(data.path)
-    if isinstance(data, ParallelText):
-        _check_pairs(data)
-    if isinstance(data, SoundTranscripts | SoundLabels):
-        _check_manifest(data.path)
-    if isinstance(data, _TFDS_SOURCES) and data.name is None:
+    if isinstance(data, UserFiles):
+        _check_files(data)
+    if isinstance(data, PreparedSet) and data.name is None:
         raise UsageError(
             "data.name is not given: say which set that TensorFlow Datasets prepared, "
             "--config.data.name=NAME"
@@ -57,8 +42,8 @@ def check_inputs(config: Config) -> None:
                 "text_files:PATH,records:PATH"
             )
         for part in data.part_settings():
-            if isinstance(part, TextFiles | Records):
-                _check_text("data.parts: ", part.path)
+            if isinstance(part, UserFiles) and part.path is not None:
+                _check_path("data.parts: ", part.path)
     tokenizer = getattr(data, "tokenizer", None)
     if isinstance(tokenizer, TokenizerFile):
         _check_tokenizer(tokenizer.path)
@@ -142,17 +127,29 @@ def is_hugging_face(folder: str | os.PathLike[str]) -> bool:
         return False
 
 
-def _check_text(field: str, path: str | None) -> None:
+def _check_files(data: UserFiles) -> None:
+    path = data.path
+    if path is None:
+        if field_metadata(type(data).model_fields["path"]).get("required"):
+            raise UsageError(f"data.path is not given: {data.missing_path()}")
+    elif isinstance(data, ImageFolder):
+        _check_folder(path)
+    elif not (isinstance(data, ParallelText) and _is_prefix(path)):
+        _check_path("data.path", path)
+
+
+def _is_prefix(path: str) -> bool:
+    """Return whether `path` is the beginning of files' names, such as NAME of NAME.en, NAME.de."""
+    files = glob.iglob(f"{glob.escape(path)}.*")
+    return not os.path.exists(path) and not is_pattern(path) and any(map(os.path.isfile, files))
+
+
+def _check_path(field: str, path: str) -> None:
     """Raise `UsageError` unless `path` is a file that is not empty, a folder with files, or a glob
     that matches files.
 
     field: its name in messages.
     """
-    if path is None:
-        raise UsageError(
-            "data.path is not given: say where the text is, --config.data.path=FILE (or a folder, "
-            "or a glob in quotes)"
-        )
     named = f"{field}{'' if field.endswith(' ') else '='}{path}"
     if os.path.isfile(path):
         if not os.path.getsize(path):
@@ -171,34 +168,7 @@ def _check_text(field: str, path: str | None) -> None:
         raise UsageError(f"{named} is not there{path_hint(path)}")
 
 
-def _check_pairs(data: ParallelText) -> None:
-    path, languages = data.path, (data.source_language, data.target_language)
-    if path is None:
-        source, target = (f"train.{language}" for language in languages)
-        raise UsageError(
-            f"data.path is not given: say where the pairs are, --config.data.path=FOLDER with "
-            f"{source} and {target}, or a table (.tsv, .csv, .jsonl, .parquet)"
-        )
-    two_files = glob.iglob(f"{glob.escape(path)}.*")  # NAME.en and NAME.de
-    if os.path.exists(path) or is_pattern(path) or not any(map(os.path.isfile, two_files)):
-        _check_text("data.path", path)
-
-
-def _check_manifest(path: str | None) -> None:
-    if path is None:
-        raise UsageError(
-            "data.path is not given: say where the recordings are listed, --config.data.path=FILE "
-            "(.jsonl, .csv, .tsv or .parquet), or a folder with train.jsonl, test.jsonl"
-        )
-    _check_text("data.path", path)
-
-
-def _check_folder(path: str | None) -> None:
-    if path is None:
-        raise UsageError(
-            "data.path is not given: say where the pictures are, --config.data.path=FOLDER with a "
-            "folder for each class"
-        )
+def _check_folder(path: str) -> None:
     if not os.path.isdir(path):
         reason = "is a file" if os.path.exists(path) else f"is not there{path_hint(path)}"
         raise UsageError(f"data.path={path} {reason}: give a folder with a folder for each class")

@@ -74,7 +74,7 @@ def nearest_fields(wanted: str, limit: int = 2) -> list[str]:
     scores = {}
     for path, info in fields().items():
         own_section, _, own_name = path.rpartition(".")
-        candidates = (own_name, *field_metadata(info).aliases)
+        candidates = (own_name, *field_metadata(info).get("aliases", ()))
         similarity = max(_similarity(name, candidate) for candidate in candidates)
         if is_discriminator(path):
             similarity = max(similarity, 0.95 * _similarity(name, own_section.rpartition(".")[2]))

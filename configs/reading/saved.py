@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from configs.errors import UsageError
 from configs.files import write_durably
 from configs.reading import names
-from configs.reading.fields import flatten, unused_fields
+from configs.reading.fields import flatten, format_value, unused_fields
 from configs.reading.inputs import (
     EXPORTED,
     check_pretrained,
@@ -19,9 +19,7 @@ from configs.reading.inputs import (
     nearest_path,
     tokenizer_file,
 )
-from configs.reading.overriding import FLAG
-from configs.reading.validation import build_config
-from configs.reading.values import format_value
+from configs.reading.validation import FLAG, build_config
 from configs.schema.config import Config
 from configs.schema.settings import field_metadata
 from configs.schema.tokenizers import TokenizerFile
@@ -85,7 +83,7 @@ def check_mutable(overrides: Iterable[str], path: str | Path) -> None:
     value, for the message."""
     for name in overrides:
         info = names.fields().get(name)
-        if info is not None and not field_metadata(info).mutable_on_resume:
+        if info is not None and not field_metadata(info).get("mutable_on_resume"):
             raise UsageError(f"{FLAG}{name} is fixed by {path}: it can not change for this model")
 
 
@@ -115,8 +113,8 @@ def differences(old: Config, new: Config) -> list[Difference]:
             for side in (before, after)
         )
         if was != now:
-            info = (after.get(path) or before[path]).info
-            changed.append(Difference(path, was, now, field_metadata(info).mutable_on_resume))
+            metadata = field_metadata((after.get(path) or before[path]).info)
+            changed.append(Difference(path, was, now, metadata.get("mutable_on_resume", False)))
     return changed
 
 

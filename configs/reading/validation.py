@@ -1,18 +1,29 @@
-"""Checks nested values and builds a `Config`, or raises an error with a one-line message."""
+"""Builds a configuration from nested values and overrides, or raises an error with a one-line
+message.
 
+The values come from a recipe or a `config.json`, the overrides from the command line, as text.
+"""
+
+import ast
+import re
+import typing
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, NoReturn
 
 import pydantic
 from pydantic.fields import FieldInfo
 
-from configs.errors import UsageError
+from configs.errors import UsageError, quote
 from configs.reading import names
-from configs.reading.fields import unused_fields
-from configs.reading.overriding import FLAG, Values, override
-from configs.reading.values import format_value, quote
+from configs.reading.fields import format_value, unused_fields
 from configs.schema.config import Config
-from configs.schema.settings import Settings, accepts, kind_name, kinds
+from configs.schema.settings import Settings, accepts, kind_name, kinds, union_members
+
+FLAG = "--config."
+"""The prefix of a field on the command line: `--config.model.width=128`."""
+
+Values = dict[str, Any]
 
 
 def build_config(values: Mapping[str, Any], overrides: Mapping[str, str], source: str) -> Config:
@@ -28,12 +39,28 @@ def build_config(values: Mapping[str, Any], overrides: Mapping[str, str], source
 def overridden(values: Mapping[str, Any], overrides: Mapping[str, str]) -> Values:
     """Return a copy of `values` with `overrides` applied.
 
-    Checks only that the overridden fields exist, and that the texts fit their types.
+    Overrides that change the kind of a section (`model.architecture=cnn`) are applied first. The
+    section then has the defaults of the new kind, except that values which differ from the old
+    kind's defaults are kept if the new kind has these fields too.
+
+    Raises `UsageError` if an overridden field does not exist, or a text can't be converted to the
+    field's type. Checks nothing else.
     """
     copy: Values = _plain(values)
     if "train.steps" in overrides and isinstance(copy.get("train"), dict):
         copy["train"].pop("epochs", None)  # Both set the length: the command line wins.
-    override(copy, overrides)
+    outer_first = sorted(overrides, key=lambda path: path.count("."))
+    for path in sorted(outer_first, key=lambda path: not names.is_discriminator(path)):
+        section = _find_section(copy, path)
+        name, text = path.rpartition(".")[2], overrides[path]
+        if name == section.kind.discriminator:
+            _change_kind(section, path, text)
+            continue
+        info = section.kind.model_fields[name]
+        try:
+            section.values[name] = parse_value(text, info)
+        except ValueError:
+            raise UsageError(f"{FLAG}{path} must be {accepts(info)}, not {quote(text)}") from None
     return copy
 
 
@@ -59,6 +86,144 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return tuple(_plain(inner) for inner in value)
     return value
+
+
+def kind_of_section(values: Values, path: str) -> type[Settings]:
+    """Return the class of the section in `values` that contains the field `path`.
+
+    For `data.source`, this is the class of the section `data`. A missing section is added to
+    `values`, with its defaults.
+    """
+    return _find_section(values, path).kind
+
+
+@dataclass(frozen=True)
+class _Section:
+    """A section: its values, its current kind (a class), and all kinds that it may have."""
+
+    values: Values
+    kind: type[Settings]
+    kinds: tuple[type[Settings], ...]
+
+
+def _find_section(values: Values, path: str) -> _Section:
+    """Return the section that contains the field `path`. A missing section is added to `values`.
+
+    Raises `UsageError` if no section has the field, or `path` is itself a section.
+    """
+    section, prefix = _Section(values, Config, (Config,)), ""
+    for name in path.split(".")[:-1]:
+        info = _field_info(section, f"{prefix}{name}", path)
+        prefix = f"{prefix}{name}."
+        inner = section.values.setdefault(name, info.default.model_dump())
+        section = _Section(inner, _kind_of(inner, kinds(info), prefix), kinds(info))
+    members = kinds(_field_info(section, path, path))
+    if members:
+        first = members[0].discriminator or next(iter(members[0].model_fields))
+        raise UsageError(
+            f"{FLAG}{path} is a section, not a field: did you mean {FLAG}{path}.{first}?"
+        )
+    return section
+
+
+def _field_info(section: _Section, part: str, path: str) -> FieldInfo:
+    """Return the declaration of the field or section `part` in `section`.
+
+    part: `path` or the path of a section that contains it.
+    path: the overridden field, for messages.
+
+    Raises `UsageError` if `section` has no such field or section.
+    """
+    info = section.kind.model_fields.get(part.rpartition(".")[2])
+    if info is not None and (part == path or kinds(info)):
+        return info
+    if info is None and names.is_field_or_section(path):
+        raise UsageError(f"{FLAG}{path}: {names.not_of_this_kind(part, section.kind)}")
+    raise UsageError(names.unknown_field(path, FLAG))
+
+
+def _kind_of(values: Any, members: tuple[type[Settings], ...], prefix: str) -> type[Settings]:
+    """Return the kind among `members` that the discriminator in `values` names."""
+    if not isinstance(values, dict):
+        raise UsageError(f"{prefix[:-1]} must be a section of fields, not {values!r}")
+    discriminator = members[0].discriminator
+    if discriminator is None:
+        return members[0]
+    return _named_kind(members, values.get(discriminator), f"{prefix}{discriminator}")
+
+
+def _named_kind(members: tuple[type[Settings], ...], name: Any, path: str) -> type[Settings]:
+    for kind in members:
+        if kind_name(kind) == name:
+            return kind
+    choices = ", ".join(str(kind_name(kind)) for kind in members)
+    raise UsageError(f"{path} must be one of {choices}, not {name!r}")
+
+
+def _change_kind(section: _Section, path: str, name: str) -> None:
+    """Change `section` to the kind called `name`, in place."""
+    kind = _named_kind(section.kinds, name, f"{FLAG}{path}")
+    if kind is section.kind:
+        return
+    kept = {
+        field: value
+        for field, value in section.values.items()
+        if field in kind.model_fields and value != _default(section.kind, field)
+    }
+    section.values.clear()
+    section.values.update(kept | {str(kind.discriminator): name})
+
+
+def _default(kind: type[Settings], name: str) -> Any:
+    info = kind.model_fields.get(name)
+    default = info.default if info else None
+    return default.model_dump() if isinstance(default, Settings) else default
+
+
+def parse_value(text: str, info: FieldInfo) -> Any:
+    """Convert `text` to the type of the field that `info` declares. Does not check the range.
+
+    The text `none` becomes None for an optional field. Tuples are `3,4` or `(3, 4)`; texts that
+    contain commas need quotes. Raises ValueError if `text` is not a value of that type.
+    """
+    members = union_members(info.annotation)
+    if type(None) in members and text.lower() == "none":
+        return None
+    return _parse(text, members[0])
+
+
+def _parse(text: str, annotation: Any) -> Any:
+    if typing.get_origin(annotation) is Annotated:
+        annotation = typing.get_args(annotation)[0]
+    if typing.get_origin(annotation) is tuple:
+        return _parse_tuple(text, typing.get_args(annotation)[0])
+    if typing.get_origin(annotation) is Literal:
+        annotation = type(typing.get_args(annotation)[0])
+    if annotation is bool:
+        return text.lower() == "true" if text.lower() in ("true", "false") else _refuse(text)
+    if annotation is int:
+        return int(text) if re.fullmatch(r"[+-]?\d+(_\d+)*", text, re.ASCII) else _refuse(text)
+    if annotation is float:
+        return float(text)
+    return text
+
+
+def _parse_tuple(text: str, element: Any) -> tuple[Any, ...]:
+    bracketed = f"{text[:1]}{text[-1:]}" in ("()", "[]")
+    inner = (text[1:-1] if bracketed else text).strip().removesuffix(",")
+    if bracketed and not inner:
+        return ()
+    try:
+        quoted = ast.literal_eval(f"({inner},)")
+    except (ValueError, SyntaxError):
+        quoted = ()  # bare words: data, fsdp
+    if quoted and all(isinstance(one, str) for one in quoted):
+        return quoted
+    return tuple(_parse(part.strip(), element) for part in inner.split(","))
+
+
+def _refuse(text: str) -> NoReturn:
+    raise ValueError(f"not a value: {text!r}")
 
 
 def _describe(

@@ -5,11 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from configs.reading.fields import unused_fields
+from configs.reading.fields import format_value, unused_fields
 from configs.reading.inputs import is_exported, is_hugging_face, tokenizer_file
-from configs.reading.overriding import Values, kind_of_section
 from configs.reading.saved import NAME, read_config, read_exported_config
-from configs.reading.values import format_value
+from configs.reading.validation import Values, kind_of_section
 from configs.schema.config import Config
 from configs.schema.settings import field_metadata
 from configs.schema.source import Source
@@ -92,7 +91,7 @@ def _inherit_model(
         if f"model.{name}" not in overrides
         and f"model.{name}" not in unused
         and name not in _TRAINING_ONLY
-        and not field_metadata(info).mutable_on_resume
+        and not field_metadata(info).get("mutable_on_resume")
     }
     kept = {name: value for name, value in ours.items() if name in kind.model_fields}
     values["model"] = kept | inherited

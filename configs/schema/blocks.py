@@ -1,7 +1,7 @@
 """Base classes of architectures, in particular of stacks of residual blocks."""
 
 import math
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal
 
 import pydantic
 from annotated_types import Interval
@@ -15,33 +15,9 @@ PATTERN_LETTERS = (
 )
 
 
-def dropout_field(dropped: str) -> Any:
-    """Declare a dropout rate. dropped: what is dropped, in words, for the description."""
-    meaning = f"Dropout rate of {dropped}."
-    return field(0.0, meaning, aliases=("dropout_rate", "dropout_prob"))
-
-
-def stochastic_depth_field() -> Any:
-    """Declare the rate of stochastic depth."""
-    return field(
-        0.0,
-        "Probability that an example skips a part of the last block in training. For earlier "
-        "blocks it is smaller, in proportion to their depth.",
-        aliases=("drop_path", "drop_path_rate", "layerdrop"),
-    )
-
-
-def positions_field(meaning: str) -> Any:
-    """Declare the kind of position encoding; rotary by default. meaning: the description."""
-    return field("rotary", meaning, aliases=("position_embedding", "pos_emb", "rope"))
-
-
 class Architecture(Settings):
     """Base class of the settings of an architecture. Class attributes declare the data that the
     model reads, and its outputs."""
-
-    if TYPE_CHECKING:
-        architecture: str
 
     discriminator: ClassVar = "architecture"
     modalities: ClassVar[tuple[str, ...]]
@@ -51,6 +27,21 @@ class Architecture(Settings):
     outputs: ClassVar[tuple[str, ...]]
     """What the model can predict: "next_tokens", "missing_tokens", "target_tokens", "classes",
     "transcript"."""
+
+    architecture: str = field(
+        "", "Architecture of the model.", aliases=("arch", "model_type", "model_name")
+    )
+
+
+class StochasticDepth(Architecture):
+    """The field of architectures of residual blocks, which training may skip."""
+
+    stochastic_depth: Fraction = field(
+        0.0,
+        "Probability that an example skips a part of the last block in training. For earlier "
+        "blocks it is smaller, in proportion to their depth.",
+        aliases=("drop_path", "drop_path_rate", "layerdrop"),
+    )
 
 
 class Stack(Architecture):
@@ -93,7 +84,9 @@ class Stack(Architecture):
         mutable_on_resume=True,
         aliases=("attn_implementation", "attention_kernel", "flash_attention"),
     )
-    dropout: Fraction = dropout_field("activations")
+    dropout: Fraction = field(
+        0.0, "Dropout rate of activations.", aliases=("dropout_rate", "dropout_prob")
+    )
 
     @property
     def has_self_attention(self) -> bool:
@@ -105,10 +98,9 @@ class Stack(Architecture):
         """Whether any block has attention: self-attention, or attention to a source."""
         return self.has_self_attention
 
-    @pydantic.model_validator(mode="after")
-    def _check_heads(self) -> Self:
+    def check(self) -> None:
         if not self.has_attention:
-            return self
+            return
         heads, width = self.num_heads, self.width
         if self.num_kv_heads is not None and heads % self.num_kv_heads:
             raise ValueError(
@@ -120,10 +112,9 @@ class Stack(Architecture):
                 f"model.width={width} is not divisible by model.num_heads={heads}: use a width "
                 f"of {nearest_multiples(width, heads)}, or set model.head_dim"
             )
-        return self
 
 
-class Blocks(Stack):
+class Blocks(StochasticDepth, Stack):
     """Base class of stacks of residual blocks. Each block is a mixer (attention, convolution or
     recurrence) and a feed-forward part."""
 
@@ -189,7 +180,6 @@ class Blocks(Stack):
         "positions, as in Qwen3.",
         aliases=("qk_layernorm", "use_qk_norm"),
     )
-    stochastic_depth: Fraction = stochastic_depth_field()
     remat: Literal["none", "full", "dots", "named"] = field(
         "none",
         "Rematerialisation in the backward pass. full: everything; dots: all but products with "
@@ -231,10 +221,11 @@ class Blocks(Stack):
             reasons["qkv_bias"] = "model.use_bias is true, so that all linear layers have biases"
         return reasons
 
-    @pydantic.model_validator(mode="after")
-    def _check_depth(self) -> Self:
+    def check(self) -> None:
+        super().check()
         self._check_layers("depth", self.depth, "pattern", self.pattern)
-        return self
+        if self.bidirectional:
+            self._check_halves("pattern", self.pattern)
 
     def _check_layers(self, depth_name: str, depth: int, pattern_name: str, pattern: str) -> None:
         """Raise ValueError if `pattern` does not fit a stack of `depth` blocks."""
@@ -250,12 +241,6 @@ class Blocks(Stack):
                 f"{nearest_multiples(depth, len(pattern))}"
             )
 
-    @pydantic.model_validator(mode="after")
-    def _check_bidirectional(self) -> Self:
-        if self.bidirectional:
-            self._check_halves("pattern", self.pattern)
-        return self
-
     def _check_halves(self, pattern_name: str, pattern: str) -> None:
         """Raise ValueError if a recurrence can't give half of the units to each direction."""
         if "R" in pattern and self.width % 2:
@@ -268,7 +253,11 @@ class Blocks(Stack):
 class RotaryStack(Stack):
     """Base class of stacks with attention that may use rotary positions."""
 
-    positions: str = positions_field("Position encoding of attention.")
+    positions: str = field(
+        "rotary",
+        "Position encoding of attention.",
+        aliases=("position_embedding", "pos_emb", "rope"),
+    )
     rotary_base: PositiveNumber = field(
         10000.0,
         "Base of rotary positions (RoPE theta): wavelengths grow up to 2 pi times this.",
@@ -286,8 +275,8 @@ class RotaryStack(Stack):
                 reasons["positions"] = f"{reasons['attention']}, which alone rotates"
         return reasons
 
-    @pydantic.model_validator(mode="after")
-    def _check_rotary(self) -> Self:
+    def check(self) -> None:
+        super().check()
         head_dim = self.head_dim or self.width // self.num_heads
         if self.has_self_attention and self.positions == "rotary" and head_dim % 2:
             source = "model.head_dim" if self.head_dim else "model.width / model.num_heads"
@@ -295,7 +284,6 @@ class RotaryStack(Stack):
                 f"rotary positions turn pairs of numbers, but {source} is {head_dim}, which is "
                 f"odd: use {head_dim + 1}, or another model.positions"
             )
-        return self
 
 
 def nearest_multiples(number: int, divisor: int) -> str:

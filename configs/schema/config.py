@@ -1,9 +1,5 @@
 """The whole configuration: one field for each section."""
 
-from typing import Self
-
-import pydantic
-
 from configs.schema.checkpoint import Checkpoint
 from configs.schema.data import Data, PythonStdlib
 from configs.schema.mesh import Mesh
@@ -35,7 +31,5 @@ class Config(Settings):
     checkpoint: Checkpoint = field(Checkpoint(), "When checkpoints are saved, and which are kept.")
     serve: Serve = field(Serve(), "How the model is served, and the limits of the server.")
 
-    @pydantic.model_validator(mode="after")
-    def _check_sections(self) -> Self:
+    def check(self) -> None:
         check_sections(self)
-        return self

@@ -2,30 +2,19 @@
 
 from typing import ClassVar, Literal
 
-from configs.schema.settings import field
-from configs.schema.source import (
-    INVALID_UTF8,
-    FilePath,
-    InvalidUTF8,
-    Length,
-    PlainText,
-    Source,
-    UserFiles,
-    sequence_length_field,
-    user_path_field,
-)
-from configs.schema.tokenizers import BPE, Tokenizer
+from configs.schema.settings import FilePath, PlainText, field
+from configs.schema.source import DecodedText, Length, TokenizedText, UserFiles
 
 
-class Conversations(UserFiles, Source):
+class Conversations(DecodedText, UserFiles, TokenizedText):
     """The user's conversations, in tables. Only the assistant's tokens count in the loss."""
 
     modality: ClassVar = "text"
 
-    source: Literal["conversations"] = field("conversations", "Source of the examples.")
-    path: FilePath | None = user_path_field(
-        "The conversations: .jsonl, .csv, .tsv (each may be compressed) or .parquet; none: a small "
-        "generated set for a first try.",
+    source: Literal["conversations"] = "conversations"
+    path: FilePath | None = field(
+        meaning="The conversations: .jsonl, .csv, .tsv (each may be compressed) or .parquet; none: "
+        "a small generated set for a first try.",
         required=False,
     )
     prompt_field: PlainText = field(
@@ -50,9 +39,7 @@ class Conversations(UserFiles, Source):
         "none: the role and a colon, then the message.",
         aliases=("template", "prompt_template"),
     )
-    sequence_length: Length = sequence_length_field(
-        "Length of the windows that conversations are packed into, which is the model's context "
-        "length."
+    sequence_length: Length = field(
+        meaning="Length of the windows that conversations are packed into, which is the model's "
+        "context length."
     )
-    tokenizer: Tokenizer = field(BPE(), "How text becomes tokens.")
-    invalid_utf8: InvalidUTF8 = INVALID_UTF8

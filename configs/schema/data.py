@@ -1,7 +1,7 @@
 """The configuration section `data`: the sources of text, and the union of all sources."""
 
 import difflib
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal
 
 import pydantic
 from annotated_types import Interval
@@ -11,26 +11,23 @@ from configs.schema.pairs import AnyPairs
 from configs.schema.pictures import AnyPictures
 from configs.schema.settings import (
     Count,
+    FilePath,
     NonNegativeInteger,
+    PlainText,
     PositiveNumber,
     Settings,
     field,
 )
 from configs.schema.sound import AnySound
 from configs.schema.source import (
-    INVALID_UTF8,
-    PREPARED_DIR,
-    PREPARED_NAME,
-    FilePath,
-    InvalidUTF8,
+    DecodedText,
     Length,
-    PlainText,
-    Source,
+    PreparedFolder,
+    PreparedSet,
+    Splits,
+    TokenizedText,
     UserFiles,
-    sequence_length_field,
-    user_path_field,
 )
-from configs.schema.tokenizers import BPE, Tokenizer
 
 
 class Cleaning(Settings):
@@ -78,25 +75,20 @@ class Cleaning(Settings):
         why = f"data.cleaning.duplicates is {self.duplicates}"
         return dict.fromkeys(("near_similarity", "near_shingle", "near_shingle_length"), why)
 
-    @pydantic.model_validator(mode="after")
-    def _check_lengths(self) -> Self:
+    def check(self) -> None:
         least, most = self.minimum_characters, self.maximum_characters
         if most is not None and most < least:
             raise ValueError(
                 f"data.cleaning.maximum_characters={most} is less than "
                 f"data.cleaning.minimum_characters={least}: no document is left"
             )
-        return self
 
 
-class Text(Source):
+class Text(TokenizedText):
     """Base class of data sources of text."""
 
     modality: ClassVar = "text"
 
-    sequence_length: Length = sequence_length_field(
-        "Length of the windows that text is cut into, which is the model's context length."
-    )
     packing: Literal["windows", "best_fit"] = field(
         "windows",
         "How documents fill windows. windows: concatenated, then cut anywhere; best_fit: uncut if "
@@ -105,7 +97,6 @@ class Text(Source):
     cross_document_attention: bool = field(
         True, "Whether a document sees earlier documents in the same window."
     )
-    tokenizer: Tokenizer = field(BPE(), "How text becomes tokens.")
     cleaning: Cleaning = field(Cleaning(), "Cleaning of documents before tokenization.")
 
     def unused_fields(self) -> dict[str, str]:
@@ -114,53 +105,48 @@ class Text(Source):
         return {}
 
 
-# Fields that several sources share.
-_TEXT_FIELD = field(
-    "text",
-    "Field or column that contains the text.",
-    aliases=("text_column", "column", "key", "field"),
-)
+class TextField(DecodedText):
+    """The field of sources whose text is in a field."""
+
+    text_field: PlainText = field(
+        "text",
+        "Field or column that contains the text.",
+        aliases=("text_column", "column", "key", "field"),
+    )
 
 
 class PythonStdlib(Text):
     """The source code of Python's standard library, as installed with the running Python."""
 
-    source: Literal["python_stdlib"] = field("python_stdlib", "Source of the examples.")
+    source: Literal["python_stdlib"] = "python_stdlib"
 
 
-class TextFiles(UserFiles, Text):
+class TextFiles(DecodedText, UserFiles, Text):
     """The user's text files in UTF-8. Each file is a document."""
 
-    source: Literal["text_files"] = field("text_files", "Source of the examples.")
-    path: FilePath | None = user_path_field("The text files.")
-    invalid_utf8: InvalidUTF8 = INVALID_UTF8
+    source: Literal["text_files"] = "text_files"
+    path: FilePath | None = field(meaning="The text files.")
 
 
-class Records(UserFiles, Text):
+class Records(TextField, UserFiles, Text):
     """Records in tables of the user. Each record is a document."""
 
-    source: Literal["records"] = field("records", "Source of the examples.")
-    path: FilePath | None = user_path_field(
-        "The records: .jsonl, .csv, .tsv (each may be compressed) or .parquet."
+    source: Literal["records"] = "records"
+    path: FilePath | None = field(
+        meaning="The records: .jsonl, .csv, .tsv (each may be compressed) or .parquet."
     )
-    text_field: PlainText = _TEXT_FIELD
-    invalid_utf8: InvalidUTF8 = INVALID_UTF8
 
 
-class TFDS(Text):
+class TFDS(TextField, PreparedSet, Text):
     """A text data set that TensorFlow Datasets prepared as ArrayRecord files."""
 
-    source: Literal["tfds"] = field("tfds", "Source of the examples.")
-    name: PlainText | None = PREPARED_NAME
-    data_dir: FilePath | None = PREPARED_DIR
-    text_field: PlainText = _TEXT_FIELD
-    invalid_utf8: InvalidUTF8 = INVALID_UTF8
+    source: Literal["tfds"] = "tfds"
 
 
-class Mixture(UserFiles, Text):
+class Mixture(TextField, PreparedFolder, Splits, Text):
     """A mixture of several sources of text. Each source provides a share of the examples."""
 
-    source: Literal["mixture"] = field("mixture", "Source of the examples.")
+    source: Literal["mixture"] = "mixture"
     parts: tuple[str, ...] | None = field(
         None,
         "Sources to mix. Each is KIND, or KIND:PATH, or KIND:NAME.",
@@ -174,9 +160,6 @@ class Mixture(UserFiles, Text):
         "Relative share of each part in the examples; (): equal shares.",
         aliases=("proportions", "ratios", "shares", "mixture_weights"),
     )
-    data_dir: FilePath | None = PREPARED_DIR
-    text_field: PlainText = _TEXT_FIELD
-    invalid_utf8: InvalidUTF8 = INVALID_UTF8
 
     def shares(self) -> tuple[float, ...]:
         """Return the weight of each part, 1 by default. The weights need not add up to 1."""
@@ -213,8 +196,7 @@ class Mixture(UserFiles, Text):
         given.pop("source")
         return PARTS[kind](**given | ({own: path} if own else {}))
 
-    @pydantic.model_validator(mode="after")
-    def _check_parts(self) -> Self:
+    def check(self) -> None:
         parts = self.parts or ()
         self.part_settings()
         for part in parts:
@@ -233,7 +215,6 @@ class Mixture(UserFiles, Text):
                     f"data.weights: {weight:g} of {sum(self.weights):g} for {part} is less than a "
                     "millionth: raise it, or leave the source out"
                 )
-        return self
 
 
 PARTS: dict[str, type[Text]] = {
@@ -245,35 +226,35 @@ PARTS: dict[str, type[Text]] = {
 """The kinds of sources that `data.parts` may contain, by name."""
 
 
-class Table(UserFiles, Source):
-    """The user's table of labelled texts, one per row: CSV, TSV, JSON lines or Parquet."""
+class LabelledText(TextField, TokenizedText):
+    """Base class of data sources of labelled texts."""
 
     modality: ClassVar = "labelled_text"
 
-    source: Literal["table"] = field("table", "Source of the examples.")
-    path: FilePath | None = user_path_field(
-        "The table: .csv, .tsv, .jsonl (each may be compressed) or .parquet."
+    sequence_length: Length = field(
+        meaning="Length that texts are padded or cut to, which is the model's context length."
     )
-    text_field: PlainText = _TEXT_FIELD
     label_field: PlainText = field(
         "label",
         "Field or column that contains the label: text, an integer, or true or false.",
         aliases=("label_column", "target", "class_field"),
     )
-    sequence_length: Length = sequence_length_field(
-        "Length that texts are padded or cut to, which is the model's context length."
-    )
-    tokenizer: Tokenizer = field(BPE(), "How text becomes tokens.")
-    invalid_utf8: InvalidUTF8 = INVALID_UTF8
 
-    @pydantic.model_validator(mode="after")
-    def _check_fields(self) -> Self:
+    def check(self) -> None:
         if self.text_field == self.label_field:
             raise ValueError(
                 f"data.text_field and data.label_field are both {self.text_field}: a text can't be "
                 "its own label"
             )
-        return self
+
+
+class Table(UserFiles, LabelledText):
+    """The user's table of labelled texts, one per row: CSV, TSV, JSON lines or Parquet."""
+
+    source: Literal["table"] = "table"
+    path: FilePath | None = field(
+        meaning="The table: .csv, .tsv, .jsonl (each may be compressed) or .parquet."
+    )
 
 
 Data = Annotated[

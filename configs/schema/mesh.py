@@ -1,6 +1,6 @@
 """The configuration section `mesh`: the device mesh, and the sharding of arrays over it."""
 
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import pydantic
 from annotated_types import Interval
@@ -101,12 +101,10 @@ class Mesh(Settings):
         """Return the configured size of each axis, in the order of `AXES`."""
         return {axis: getattr(self, axis) for axis in AXES}
 
-    @pydantic.model_validator(mode="after")
-    def _check_remainder(self) -> Self:
+    def check(self) -> None:
         rest = [axis for axis, size in self.sizes().items() if size == -1]
         if len(rest) > 1:
             raise ValueError(
                 f"{' and '.join(f'mesh.{axis}' for axis in rest)} are -1, but only one axis can "
                 f"take the devices that are left: give the others a size"
             )
-        return self

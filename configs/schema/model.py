@@ -1,6 +1,6 @@
 """The configuration section `model`: the architectures and their hyperparameters."""
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, Union
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Union
 
 import pydantic
 from annotated_types import Interval
@@ -11,9 +11,7 @@ from configs.schema.blocks import (
     Blocks,
     Pattern,
     RotaryStack,
-    dropout_field,
-    positions_field,
-    stochastic_depth_field,
+    StochasticDepth,
 )
 from configs.schema.settings import (
     Count,
@@ -22,27 +20,8 @@ from configs.schema.settings import (
     NonNegativeNumber,
     PositiveNumber,
     field,
+    kind_name,
 )
-
-_ARCHITECTURE = "Architecture of the model."
-
-
-def _tied_embeddings(default: bool = False) -> Any:
-    return field(
-        default,
-        "Whether the output head uses the token embedding as its weights.",
-        aliases=("tie_word_embeddings", "weight_tying"),
-    )
-
-
-def _pooling(default: str) -> Any:
-    return field(
-        default,
-        "How a classifier pools the positions. attention: attention pooling with a learned query; "
-        "first_dense: the first position, then a dense layer and tanh, as in BERT.",
-        aliases=("pool", "pool_type", "global_pool"),
-    )
-
 
 Counts = Annotated[tuple[Count, ...], pydantic.Field(min_length=1)]
 Pooling = Literal["mean", "max", "first", "first_dense", "last", "attention"]
@@ -60,7 +39,48 @@ Scaling = Annotated[
 ]
 
 
-class TokenBlocks(RotaryStack, Blocks):
+class Pooled(Architecture):
+    """The field of architectures whose classifier pools positions."""
+
+    pooling: Pooling = field(
+        "mean",
+        "How a classifier pools the positions. attention: attention pooling with a learned query; "
+        "first_dense: the first position, then a dense layer and tanh, as in BERT.",
+        aliases=("pool", "pool_type", "global_pool"),
+    )
+
+
+class Tied(Architecture):
+    """The field of architectures that may read and predict tokens with the same weights."""
+
+    tied_embeddings: bool = field(
+        False,
+        "Whether the output head uses the token embedding as its weights.",
+        aliases=("tie_word_embeddings", "weight_tying"),
+    )
+
+
+class SourceToTarget(Tied):
+    """Base class of models that generate a target text from a source text."""
+
+    modalities: ClassVar = ("text_pairs",)
+    outputs: ClassVar = ("target_tokens",)
+
+    encoder_depth: Count | None = field(
+        None,
+        "Number of blocks in the encoder; none: as many as in the decoder (model.depth).",
+        unit="blocks",
+        aliases=("encoder_layers", "num_encoder_layers", "enc_layers"),
+    )
+    shared_embeddings: bool = field(
+        True,
+        "Whether source and target tokens share one embedding table.",
+        aliases=("share_embeddings", "share_all_embeddings"),
+    )
+    tied_embeddings: bool = True
+
+
+class TokenBlocks(RotaryStack, Tied, Blocks):
     """Base class of models that are stacks of residual blocks and read tokens."""
 
     rotary_scaling: Scaling | None = field(
@@ -71,7 +91,6 @@ class TokenBlocks(RotaryStack, Blocks):
         "8,1,4,8192",
         aliases=("rope_scaling",),
     )
-    tied_embeddings: bool = _tied_embeddings()
     logit_soft_cap: PositiveNumber | None = field(
         None,
         "Soft cap c of the logits: they become c tanh(logits / c); none: no cap.",
@@ -85,38 +104,32 @@ class TokenBlocks(RotaryStack, Blocks):
         return reasons
 
 
-TokenPositions = Literal["rotary", "learned", "none"]
-
-
-def _token_positions() -> Any:
-    return positions_field(
-        "Position encoding: rotary (RoPE), learned (a vector per position), or none."
-    )
-
-
-class Decoder(TokenBlocks):
-    """A causal stack of residual blocks on tokens: a token sees itself and earlier tokens."""
+class TextBlocks(Pooled, TokenBlocks):
+    """Base class of stacks of residual blocks that read one text."""
 
     modalities: ClassVar = ("text", "labelled_text")
+
+    positions: Literal["rotary", "learned", "none"] = field(
+        meaning="Position encoding: rotary (RoPE), learned (a vector per position), or none."
+    )
+
+
+class Decoder(TextBlocks):
+    """A causal stack of residual blocks on tokens: a token sees itself and earlier tokens."""
+
     outputs: ClassVar = ("next_tokens", "classes")
 
-    architecture: Literal["decoder"] = field(
-        "decoder", _ARCHITECTURE, aliases=("arch", "model_type", "model_name")
-    )
-    positions: TokenPositions = _token_positions()
-    pooling: Pooling = _pooling("last")
+    architecture: Literal["decoder"] = "decoder"
+    pooling: Pooling = "last"
 
 
-class Encoder(TokenBlocks):
+class Encoder(TextBlocks):
     """A bidirectional stack of residual blocks on tokens: each token sees all tokens."""
 
     bidirectional: ClassVar = True
-    modalities: ClassVar = ("text", "labelled_text")
     outputs: ClassVar = ("missing_tokens", "classes")
 
-    architecture: Literal["encoder"] = field("encoder", _ARCHITECTURE)
-    positions: TokenPositions = _token_positions()
-    pooling: Pooling = _pooling("mean")
+    architecture: Literal["encoder"] = "encoder"
     token_types: NonNegativeInteger = field(
         0,
         "Number of token type embeddings, as in BERT. Every token has type 0. 0: no embeddings.",
@@ -134,72 +147,45 @@ class Encoder(TokenBlocks):
     )
 
 
-Cell = Literal["lstm", "gru", "elman", "elman_relu"]
+class Recurrent(Tied):
+    """Base class of stacks of recurrent layers on tokens."""
+
+    width: Count = field(200, "Units of each layer, and size of the token embeddings.")
+    depth: Count = field(2, "Number of recurrent layers.", unit="layers")
+    recurrence: Literal["lstm", "gru", "elman", "elman_relu"] = field(
+        "lstm", "Kind of recurrent cell."
+    )
+    dropout: Fraction = field(
+        0.0, "Dropout rate of activations before, between and after the layers."
+    )
 
 
-def _cell() -> Any:
-    return field("lstm", "Kind of recurrent cell.", aliases=("rnn_type", "cell", "rnn"))
-
-
-class RNN(Architecture):
+class RNN(Pooled, Recurrent):
     """A stack of recurrent layers on tokens."""
 
     modalities: ClassVar = ("text", "labelled_text")
     outputs: ClassVar = ("next_tokens", "classes")
 
-    architecture: Literal["rnn"] = field("rnn", _ARCHITECTURE)
-    width: Count = field(
-        200,
-        "Units of each layer, and size of the token embeddings.",
-        aliases=("hidden_size", "units", "nhid", "emsize"),
-    )
-    depth: Count = field(
-        2, "Number of recurrent layers.", unit="layers", aliases=("num_layers", "nlayers")
-    )
-    recurrence: Cell = _cell()
+    architecture: Literal["rnn"] = "rnn"
     bidirectional: bool = field(
         False, "Whether each layer runs in both directions; for classifiers only."
     )
-    tied_embeddings: bool = _tied_embeddings()
-    dropout: Fraction = dropout_field("activations before, between and after the layers")
-    pooling: Pooling = _pooling("mean")
 
 
-def _shared_embeddings() -> Any:
-    return field(
-        True,
-        "Whether source and target tokens share one embedding table.",
-        aliases=("share_embeddings", "share_all_embeddings"),
-    )
-
-
-class EncoderDecoder(TokenBlocks):
+class EncoderDecoder(SourceToTarget, TokenBlocks):
     """An encoder and a decoder of residual blocks; the decoder attends to the encoder's outputs."""
 
-    modalities: ClassVar = ("text_pairs",)
-    outputs: ClassVar = ("target_tokens",)
-
-    architecture: Literal["encoder_decoder"] = field("encoder_decoder", _ARCHITECTURE)
-    encoder_depth: Count | None = field(
-        None,
-        "Number of blocks in the encoder; none: as many as in the decoder (model.depth).",
-        unit="blocks",
-        aliases=("encoder_layers", "num_encoder_layers", "enc_layers"),
-    )
+    architecture: Literal["encoder_decoder"] = "encoder_decoder"
     encoder_pattern: Pattern | None = field(
         None,
         "Mixers of the encoder's blocks, repeated up to its depth; none: as in the decoder "
         "(model.pattern).",
         accepts=PATTERN_LETTERS,
     )
-    positions: Literal["sinusoidal", "sinusoidal_fairseq", "learned", "rotary", "none"] = (
-        positions_field(
-            "Position encoding: sinusoidal, sinusoidal_fairseq (as in fairseq and M2M100), "
-            "learned (a vector per position), rotary (RoPE), or none."
-        )
+    positions: Literal["sinusoidal", "sinusoidal_fairseq", "learned", "rotary", "none"] = field(
+        meaning="Position encoding: sinusoidal, sinusoidal_fairseq (as in fairseq and M2M100), "
+        "learned (a vector per position), rotary (RoPE), or none."
     )
-    shared_embeddings: bool = _shared_embeddings()
-    tied_embeddings: bool = _tied_embeddings(True)
 
     @property
     def mixers(self) -> str:
@@ -209,8 +195,8 @@ class EncoderDecoder(TokenBlocks):
     def has_attention(self) -> bool:
         return True  # the decoder's attention to the source
 
-    @pydantic.model_validator(mode="after")
-    def _check_encoder(self) -> Self:
+    def check(self) -> None:
+        super().check()
         name = "pattern" if self.encoder_pattern is None else "encoder_pattern"
         pattern = (name, self.encoder_pattern or self.pattern)
         depth = ("depth", self.depth)
@@ -218,10 +204,6 @@ class EncoderDecoder(TokenBlocks):
             depth = ("encoder_depth", self.encoder_depth)
         self._check_layers(*depth, *pattern)
         self._check_halves(*pattern)
-        return self
-
-    @pydantic.model_validator(mode="after")
-    def _check_sinusoidal(self) -> Self:
         if self.positions.startswith("sinusoidal") and self.width % 2:
             raise ValueError(
                 f"model.positions={self.positions} has a sine and a cosine of each wave, but "
@@ -232,46 +214,30 @@ class EncoderDecoder(TokenBlocks):
                 f"model.positions=sinusoidal_fairseq needs two waves, but model.width is "
                 f"{self.width}: use 4 or more"
             )
-        return self
 
 
-class RNNEncoderDecoder(Architecture):
+class RNNEncoderDecoder(SourceToTarget, Recurrent):
     """A bidirectional recurrent encoder, and a recurrent decoder that attends to its outputs."""
 
-    modalities: ClassVar = ("text_pairs",)
-    outputs: ClassVar = ("target_tokens",)
-
-    architecture: Literal["rnn_encoder_decoder"] = field("rnn_encoder_decoder", _ARCHITECTURE)
+    architecture: Literal["rnn_encoder_decoder"] = "rnn_encoder_decoder"
     width: Count = field(
         256,
         "Units of each layer (in the encoder: of each direction), and size of the token "
         "embeddings.",
-        aliases=("hidden_size", "units", "nhid", "emsize"),
     )
-    depth: Count = field(
-        1,
-        "Number of layers in the decoder. The first one attends to the source.",
-        unit="layers",
-        aliases=("num_layers", "nlayers"),
-    )
+    depth: Count = field(1, "Number of layers in the decoder. The first one attends to the source.")
     encoder_depth: Count | None = field(
-        None,
-        "Number of layers in the encoder; none: as many as in the decoder (model.depth).",
+        meaning="Number of layers in the encoder; none: as many as in the decoder (model.depth).",
         unit="layers",
-        aliases=("encoder_layers", "num_encoder_layers", "enc_layers"),
     )
-    recurrence: Cell = _cell()
     input_feeding: bool = field(
         True,
         "Whether the attention context is an input of the decoder's first layer. If false, only "
         "the layers above read it, and training is faster.",
     )
-    shared_embeddings: bool = _shared_embeddings()
-    tied_embeddings: bool = _tied_embeddings(True)
-    dropout: Fraction = dropout_field("activations before, between and after the layers")
 
 
-class Sound(Architecture):
+class Sound(Pooled):
     """Base class of models that read recordings."""
 
     modalities: ClassVar = ("transcribed_sound", "labelled_sound")
@@ -289,32 +255,26 @@ class Sound(Architecture):
         unit="channels",
         aliases=("subsampling_conv_channels", "conv_channels"),
     )
-    pooling: Pooling = _pooling("mean")
 
 
-SoundPositions = Literal["rotary", "none"]
+class SoundStack(Sound, RotaryStack):
+    """Base class of stacks with attention that read recordings."""
+
+    positions: Literal["rotary", "none"] = field(
+        meaning="Position encoding of attention: rotary (RoPE), or none."
+    )
 
 
-def _sound_positions() -> Any:
-    return positions_field("Position encoding of attention: rotary (RoPE), or none.")
-
-
-class Conformer(Sound, RotaryStack):
+class Conformer(SoundStack):
     """A Conformer on recordings. Each block has attention and a convolution between two
     feed-forward parts (Gulati et al. 2020, arXiv:2005.08100)."""
 
-    architecture: Literal["conformer"] = field("conformer", _ARCHITECTURE)
-    positions: SoundPositions = _sound_positions()
+    architecture: Literal["conformer"] = "conformer"
     feed_forward_width: Count | None = field(
-        None,
-        "Hidden size of the two feed-forward parts; none: 4 x width.",
-        aliases=("mlp_dim", "intermediate_size", "d_ff", "hidden_dim"),
+        None, "Hidden size of the two feed-forward parts; none: 4 x width."
     )
     convolution_size: Annotated[int, Interval(ge=2, le=1024)] = field(
-        31,
-        "Kernel size of the depthwise convolution.",
-        unit="positions",
-        aliases=("conv_kernel_size", "kernel_size", "depthwise_conv_kernel_size"),
+        31, "Kernel size of the depthwise convolution.", unit="positions"
     )
     convolution_norm: Literal["batch_norm", "layer_norm"] = field(
         "batch_norm",
@@ -323,13 +283,12 @@ class Conformer(Sound, RotaryStack):
     )
 
 
-class SoundEncoder(Sound, RotaryStack, Blocks):
+class SoundEncoder(SoundStack, Blocks):
     """A bidirectional stack of residual blocks on recordings: each position sees all positions."""
 
     bidirectional: ClassVar = True
 
-    architecture: Literal["sound_encoder"] = field("sound_encoder", _ARCHITECTURE)
-    positions: SoundPositions = _sound_positions()
+    architecture: Literal["sound_encoder"] = "sound_encoder"
 
 
 def _check_channels(numbers: tuple[float, ...]) -> tuple[float, ...]:
@@ -370,19 +329,17 @@ class VisionTransformer(PictureNetwork, Blocks):
 
     bidirectional: ClassVar = True
 
-    architecture: Literal["vit"] = field("vit", _ARCHITECTURE)
+    architecture: Literal["vit"] = "vit"
     patch_size: Count = field(16, "Height and width of a patch.", unit="pixels", aliases=("patch",))
     positions: Literal["learned", "sincos", "none"] = field(
         "learned",
         "Position encoding of patches: learned (a vector per patch), sincos (sines and cosines), "
         "or none.",
-        aliases=("position_embedding", "pos_emb", "posemb"),
     )
     pooling: Literal["class_token", "mean", "max", "attention"] = field(
         "class_token",
         "Input of the classifier: the output at a learned class token, or a pooling of all "
         "patches.",
-        aliases=("pool", "pool_type", "classifier"),
     )
     class_token_position: bool = field(
         False, "Whether the class token has a learned position embedding too."
@@ -395,31 +352,26 @@ class VisionTransformer(PictureNetwork, Blocks):
                 reasons["class_token_position"] = f"model.{name} is {getattr(self, name)}"
         return reasons
 
-    @pydantic.model_validator(mode="after")
-    def _check_sincos(self) -> Self:
+    def check(self) -> None:
+        super().check()
         if self.positions == "sincos" and self.width % 4:
             raise ValueError(
                 f"model.positions=sincos takes a quarter of the width for each wave, but "
                 f"model.width is {self.width}: use a multiple of 4"
             )
-        return self
 
 
 class ResNet(PictureNetwork):
     """A residual convolutional network on images."""
 
-    architecture: Literal["resnet"] = field("resnet", _ARCHITECTURE)
+    architecture: Literal["resnet"] = "resnet"
     depth: Literal[18, 26, 34, 50, 101, 152] = field(
         18,
         "Number of layers with weights: 18 for ResNet-18. Only 18 and 34 have no bottlenecks.",
         unit="layers",
-        aliases=("num_layers",),
     )
     width: Count = field(
-        64,
-        "Channels of the first stage. Each later stage doubles them.",
-        unit="channels",
-        aliases=("num_filters", "base_width", "channels"),
+        64, "Channels of the first stage. Each later stage doubles them.", unit="channels"
     )
     stem: Literal["auto", "small", "large"] = field(
         "auto",
@@ -437,7 +389,7 @@ class ResNet(PictureNetwork):
         "the identity: for long training with optimizer.name=sgd. Adam makes it grow too slowly.",
         aliases=("zero_init_last", "zero_gamma"),
     )
-    dropout: Fraction = dropout_field("activations before the output layer")
+    dropout: Fraction = field(0.0, "Dropout rate of activations before the output layer.")
 
 
 class CNN(Architecture):
@@ -447,7 +399,7 @@ class CNN(Architecture):
     modalities: ClassVar = ("pictures",)
     outputs: ClassVar = ("classes",)
 
-    architecture: Literal["cnn"] = field("cnn", _ARCHITECTURE)
+    architecture: Literal["cnn"] = "cnn"
     channels: Counts = field(
         (32, 64),
         "Channels of each stage. Each stage halves height and width.",
@@ -455,24 +407,21 @@ class CNN(Architecture):
         accepts="one or more integers >= 1 separated by commas",
         aliases=("filters", "features"),
     )
-    width: Count = field(
-        128, "Units of the dense layer before the output layer.", aliases=("hidden_size", "dense")
-    )
-    dropout: Fraction = dropout_field("activations of the dense layer")
+    width: Count = field(128, "Units of the dense layer before the output layer.")
+    dropout: Fraction = field(0.0, "Dropout rate of activations of the dense layer.")
 
 
-class ConvNeXt(PictureNetwork):
+class ConvNeXt(StochasticDepth, PictureNetwork):
     """A convolutional network on images with transformer-like blocks (Liu et al. 2022,
     arXiv:2201.03545)."""
 
-    architecture: Literal["convnext"] = field("convnext", _ARCHITECTURE)
-    patch_size: Count = field(4, "Height and width of a patch.", unit="pixels", aliases=("patch",))
+    architecture: Literal["convnext"] = "convnext"
+    patch_size: Count = field(4, "Height and width of a patch.", unit="pixels")
     channels: Counts = field(
         (96, 192, 384, 768),
         "Channels of each stage. Each stage after the first halves height and width.",
         unit="channels",
         accepts="one or more integers >= 1 separated by commas",
-        aliases=("dims", "filters", "features"),
     )
     depths: Counts = field(
         (3, 3, 9, 3),
@@ -480,7 +429,6 @@ class ConvNeXt(PictureNetwork):
         unit="blocks",
         accepts="one or more integers >= 1 separated by commas",
     )
-    stochastic_depth: Fraction = stochastic_depth_field()
     response_norm: bool = field(
         False,
         "Whether blocks have global response normalisation in place of layer scale, as in "
@@ -493,24 +441,20 @@ class ConvNeXt(PictureNetwork):
         aliases=("layer_norm_eps",),
     )
 
-    @pydantic.model_validator(mode="after")
-    def _check_stages(self) -> Self:
+    def check(self) -> None:
         if len(self.channels) != len(self.depths):
             raise ValueError(
                 f"model.channels has {len(self.channels)} stages, but model.depths "
                 f"{len(self.depths)}: give a number for each in both"
             )
-        return self
 
 
 ARCHITECTURES: tuple[type[Architecture], ...] = tuple(
     one
     for one in list(vars().values())
-    if isinstance(one, type)
-    and issubclass(one, Architecture)
-    and "architecture" in one.model_fields
+    if isinstance(one, type) and issubclass(one, Architecture) and kind_name(one)
 )
-"""All architectures: the classes above that have a field `architecture`."""
+"""All architectures: the classes above that have a name."""
 
 if TYPE_CHECKING:
     Model = Architecture

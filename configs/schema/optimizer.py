@@ -1,6 +1,6 @@
 """The configuration section `optimizer`: the optimizers and their hyperparameters."""
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import pydantic
 from annotated_types import Interval
@@ -21,50 +21,21 @@ Multiplier = Annotated[
 ]
 
 
-def _learning_rate(default: float) -> Any:
-    return field(default, "Learning rate after the warm-up.", aliases=("lr", "base_lr", "max_lr"))
-
-
-def _schedule(default: str) -> Any:
-    return field(
-        default,
-        "Schedule of the learning rate after the warm-up; wsd (warmup-stable-decay): constant, "
-        "then linear decay.",
-        aliases=("lr_schedule", "scheduler", "decay", "lr_scheduler_type"),
-    )
-
-
-def _weight_decay(default: float) -> Any:
-    return field(
-        default,
-        "Decoupled weight decay: each step multiplies matrices and kernels by 1 - learning rate x "
-        "this.",
-        aliases=("wd",),
-    )
-
-
-def _beta1(default: float = 0.9) -> Any:
-    return field(default, "Decay rate of the running mean of gradients.")
-
-
-def _beta2(default: float) -> Any:
-    return field(default, "Decay rate of the running mean of squared gradients.")
-
-
-def _epsilon() -> Any:
-    return field(
-        1e-8, "Added to the root of the mean squared gradient.", aliases=("eps", "adam_eps")
-    )
-
-
 class _Optimizer(Settings):
     """Base class of optimizers."""
 
     discriminator: ClassVar = "name"
 
-    name: str = field("", "Name of the optimizer.")
-    learning_rate: PositiveNumber = _learning_rate(1e-3)
-    schedule: Schedule = _schedule("cosine")
+    name: str = field("", "Name of the optimizer.", aliases=("optim", "opt"))
+    learning_rate: PositiveNumber = field(
+        1e-3, "Learning rate after the warm-up.", aliases=("lr", "base_lr", "max_lr")
+    )
+    schedule: Schedule = field(
+        "cosine",
+        "Schedule of the learning rate after the warm-up; wsd (warmup-stable-decay): constant, "
+        "then linear decay.",
+        aliases=("lr_schedule", "scheduler", "decay", "lr_scheduler_type"),
+    )
     warmup_steps: NonNegativeInteger = field(
         100,
         "Steps in which the learning rate grows linearly from zero.",
@@ -89,7 +60,12 @@ class _Optimizer(Settings):
         accepts="PATTERN=FACTOR separated by commas, * in a pattern for anything, or ()",
         aliases=("lr_multipliers", "param_groups", "layerwise_lr"),
     )
-    weight_decay: NonNegativeNumber = _weight_decay(0.1)
+    weight_decay: NonNegativeNumber = field(
+        0.1,
+        "Decoupled weight decay: each step multiplies matrices and kernels by 1 - learning rate x "
+        "this.",
+        aliases=("wd",),
+    )
     no_decay: tuple[NamePattern, ...] = field(
         (),
         "Parameters without weight decay, such as embedding.*. Biases and scales never have any.",
@@ -120,21 +96,28 @@ class _Optimizer(Settings):
         return reasons
 
 
-class AdamW(_Optimizer):
+class _Adam(_Optimizer):
+    """Base class of optimizers that scale updates by a running mean of squared gradients."""
+
+    beta1: Fraction = field(0.9, "Decay rate of the running mean of gradients.")
+    beta2: Fraction = field(0.95, "Decay rate of the running mean of squared gradients.")
+    epsilon: PositiveNumber = field(
+        1e-8, "Added to the root of the mean squared gradient.", aliases=("eps", "adam_eps")
+    )
+
+
+class AdamW(_Adam):
     """Adam with decoupled weight decay (Loshchilov and Hutter, 2019)."""
 
-    name: Literal["adamw"] = field("adamw", "Name of the optimizer.", aliases=("optim", "opt"))
-    beta1: Fraction = _beta1()
-    beta2: Fraction = _beta2(0.95)
-    epsilon: PositiveNumber = _epsilon()
+    name: Literal["adamw"] = "adamw"
 
 
 class SGD(_Optimizer):
     """Stochastic gradient descent with momentum and decoupled weight decay."""
 
-    name: Literal["sgd"] = field("sgd", "Name of the optimizer.")
-    learning_rate: PositiveNumber = _learning_rate(0.1)
-    weight_decay: NonNegativeNumber = _weight_decay(1e-4)
+    name: Literal["sgd"] = "sgd"
+    learning_rate: PositiveNumber = 0.1
+    weight_decay: NonNegativeNumber = 1e-4
     momentum: Fraction = field(0.9, "Decay rate of the running sum of gradients.")
     nesterov: bool = field(True, "Whether to use Nesterov momentum.")
 
@@ -153,9 +136,9 @@ class Lion(_Optimizer):
     Use a third to a tenth of Adam's learning rate, and three to ten times its weight decay.
     """
 
-    name: Literal["lion"] = field("lion", "Name of the optimizer.")
-    learning_rate: PositiveNumber = _learning_rate(2e-4)
-    weight_decay: NonNegativeNumber = _weight_decay(0.5)
+    name: Literal["lion"] = "lion"
+    learning_rate: PositiveNumber = 2e-4
+    weight_decay: NonNegativeNumber = 0.5
     beta1: Fraction = field(
         0.9, "Weight of the running mean in the update direction. The gradient has weight 1 - this."
     )
@@ -166,7 +149,7 @@ class Adafactor(_Optimizer):
     """Adafactor: Adam that stores only row and column means of the squared gradients (Shazeer and
     Stern 2018, arXiv:1804.04235), in the variant of Zhai et al. 2022, arXiv:2106.04560."""
 
-    name: Literal["adafactor"] = field("adafactor", "Name of the optimizer.")
+    name: Literal["adafactor"] = "adafactor"
     beta1: Fraction = field(
         0.9, "Decay rate of the running mean of updates; 0: no running mean, which saves memory."
     )
@@ -179,7 +162,7 @@ class Adafactor(_Optimizer):
         return reasons if self.beta1 else reasons | {"state_dtype": "optimizer.beta1 is 0"}
 
 
-class Muon(_Optimizer):
+class Muon(_Adam):
     """Muon: orthogonalised momentum for hidden matrices (Jordan 2024), AdamW for embeddings, heads,
     biases and scales.
 
@@ -187,14 +170,11 @@ class Muon(_Optimizer):
     of AdamW's (Liu et al. 2025, arXiv:2502.16982).
     """
 
-    name: Literal["muon"] = field("muon", "Name of the optimizer.")
+    name: Literal["muon"] = "muon"
     momentum: Fraction = field(0.95, "Decay rate of the running mean of the gradients of matrices.")
-    beta1: Fraction = _beta1()
-    beta2: Fraction = _beta2(0.95)
-    epsilon: PositiveNumber = _epsilon()
 
 
-class ScheduleFreeAdamW(_Optimizer):
+class ScheduleFreeAdamW(_Adam):
     """Schedule-free AdamW: averages the weights instead of lowering the learning rate (Defazio et
     al. 2024, arXiv:2405.15682).
 
@@ -202,16 +182,14 @@ class ScheduleFreeAdamW(_Optimizer):
     saved. Gradients are computed at an interpolation between both.
     """
 
-    name: Literal["schedule_free"] = field("schedule_free", "Name of the optimizer.")
-    learning_rate: PositiveNumber = _learning_rate(2.5e-3)
-    schedule: Schedule = _schedule("constant")
+    name: Literal["schedule_free"] = "schedule_free"
+    learning_rate: PositiveNumber = 2.5e-3
+    schedule: Schedule = "constant"
     beta1: Annotated[float, Interval(gt=0.0, lt=1.0)] = field(
-        0.9,
-        "Interpolation weight of the point where gradients are computed. 1: the average; 0: the "
-        "weights that the updates change.",
+        meaning="Interpolation weight of the point where gradients are computed. 1: the average; "
+        "0: the weights that the updates change."
     )
-    beta2: Fraction = _beta2(0.99)
-    epsilon: PositiveNumber = _epsilon()
+    beta2: Fraction = 0.99
 
 
 Optimizer = Annotated[

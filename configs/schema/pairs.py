@@ -1,45 +1,17 @@
 """Data sources of text pairs: a source text, and the target text that a model generates from it."""
 
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
-import pydantic
-
-from configs.schema.settings import field
+from configs.schema.settings import FilePath, PlainText, field
 from configs.schema.source import (
-    INVALID_UTF8,
-    PREPARED_DIR,
-    PREPARED_NAME,
-    FilePath,
-    InvalidUTF8,
+    DecodedText,
     Length,
     LengthBuckets,
-    PlainText,
+    PreparedSet,
     Source,
     UserFiles,
-    length_buckets_field,
-    user_path_field,
 )
 from configs.schema.tokenizers import BPE, Tokenizer
-
-
-def _max_length(default: int, side: str, *aliases: str) -> Any:
-    return field(
-        default,
-        f"Longest {side}, including the separator at its end. Training skips pairs with a longer "
-        f"{side}; evaluation cuts the {side}.",
-        unit="tokens",
-        aliases=aliases,
-    )
-
-
-def _max_source_length(default: int) -> Any:
-    names = ("max_source_positions", "max_src_length", "src_seq_length", "source_length")
-    return _max_length(default, "source", *names)
-
-
-def _max_target_length(default: int) -> Any:
-    names = ("max_target_positions", "max_tgt_length", "tgt_seq_length", "target_length")
-    return _max_length(default, "target", *names)
 
 
 class Pairs(Source):
@@ -47,13 +19,30 @@ class Pairs(Source):
 
     modality: ClassVar = "text_pairs"
 
-    max_source_length: Length = _max_source_length(256)
-    max_target_length: Length = _max_target_length(256)
-    length_buckets: LengthBuckets = length_buckets_field("each side is")
+    max_source_length: Length = field(
+        256,
+        "Longest source, including the separator at its end. Training skips pairs with a longer "
+        "source; evaluation cuts the source.",
+        unit="tokens",
+        aliases=("max_source_positions", "max_src_length", "src_seq_length", "source_length"),
+    )
+    max_target_length: Length = field(
+        256,
+        "Longest target, including the separator at its end. Training skips pairs with a longer "
+        "target; evaluation cuts the target.",
+        unit="tokens",
+        aliases=("max_target_positions", "max_tgt_length", "tgt_seq_length", "target_length"),
+    )
+    length_buckets: LengthBuckets = field(
+        4,
+        "Largest number of lengths that each side is padded to. More lengths mean less padding, "
+        "but more train steps to compile.",
+        aliases=("num_buckets", "buckets", "bucket_boundaries"),
+    )
     tokenizer: Tokenizer = field(BPE(), "Tokenizer of both source and target.")
 
 
-class WrittenPairs(Pairs):
+class WrittenPairs(DecodedText, Pairs):
     """Base class of text pairs from files or data sets. Each side has a language or field name."""
 
     source_language: PlainText = field(
@@ -76,7 +65,6 @@ class WrittenPairs(Pairs):
         "Field or column that contains the target; none: the field named data.target_language.",
         aliases=("target_column", "summary_column", "output_field"),
     )
-    invalid_utf8: InvalidUTF8 = INVALID_UTF8
 
     def sides(self) -> tuple[str, str]:
         """Return the names of the fields that contain the source and the target."""
@@ -90,42 +78,45 @@ class WrittenPairs(Pairs):
             if name is not None
         }
 
-    @pydantic.model_validator(mode="after")
-    def _check_sides(self) -> Self:
+    def check(self) -> None:
         source, target = self.sides()
         if source == target:
             raise ValueError(
                 f"data.source_language and data.target_language (or the fields) are both {source}: "
                 "a text can't be its own target"
             )
-        return self
 
 
 class ParallelText(UserFiles, WrittenPairs):
     """The user's pairs: two files with one line per pair, or a table with one row per pair."""
 
-    source: Literal["parallel_text"] = field("parallel_text", "Source of the examples.")
-    path: FilePath | None = user_path_field(
-        "A folder with train.en and train.de, the common prefix of two such files, or a table: "
-        ".tsv, .csv, .jsonl or .parquet.",
-        "a folder, the beginning of files' names, a file or a glob",
+    source: Literal["parallel_text"] = "parallel_text"
+    path: FilePath | None = field(
+        meaning="A folder with train.en and train.de, the common prefix of two such files, or a "
+        "table: .tsv, .csv, .jsonl or .parquet.",
+        accepts="a folder, the beginning of files' names, a file or a glob",
     )
 
+    def missing_path(self) -> str:
+        return (
+            "say where the pairs are, --config.data.path=FOLDER with "
+            f"train.{self.source_language} and train.{self.target_language}, or a table (.tsv, "
+            ".csv, .jsonl, .parquet)"
+        )
 
-class TFDSPairs(WrittenPairs):
+
+class TFDSPairs(PreparedSet, WrittenPairs):
     """A set of text pairs that TensorFlow Datasets prepared as ArrayRecord files."""
 
-    source: Literal["tfds_pairs"] = field("tfds_pairs", "Source of the examples.")
-    name: PlainText | None = PREPARED_NAME
-    data_dir: FilePath | None = PREPARED_DIR
+    source: Literal["tfds_pairs"] = "tfds_pairs"
 
 
 class Dates(Pairs):
     """Generated dates in words, and the same dates in digits (ISO 8601). No date appears twice."""
 
-    source: Literal["dates"] = field("dates", "Source of the examples.")
-    max_source_length: Length = _max_source_length(128)
-    max_target_length: Length = _max_target_length(16)
+    source: Literal["dates"] = "dates"
+    max_source_length: Length = 128
+    max_target_length: Length = 16
 
 
 AnyPairs = ParallelText | TFDSPairs | Dates

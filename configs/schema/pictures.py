@@ -4,16 +4,16 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Interval
 
-from configs.schema.settings import Count, Fraction, Probability, Settings, field
-from configs.schema.source import (
-    PREPARED_DIR,
-    PREPARED_NAME,
+from configs.schema.settings import (
+    Count,
     FilePath,
+    Fraction,
     PlainText,
-    Source,
-    UserFiles,
-    user_path_field,
+    Probability,
+    Settings,
+    field,
 )
+from configs.schema.source import PreparedSet, Source, UserFiles
 
 ImageSize = Annotated[int, Interval(ge=4, le=1024)]
 
@@ -81,19 +81,17 @@ class Augmentation(Settings):
         return reasons
 
 
-def _image_size(default: int | None, meaning: str) -> Any:
-    return field(default, meaning, unit="pixels", aliases=("resolution", "img_size"))
-
-
 class Pictures(Source):
     """Base class of data sources of images."""
 
     modality: ClassVar = "pictures"
 
-    image_size: ImageSize | None = _image_size(
+    image_size: ImageSize | None = field(
         None,
         "Height and width that pictures are resized to; none: the original size if all pictures "
         "have the same size of up to 64 pixels, else 224.",
+        unit="pixels",
+        aliases=("resolution", "img_size"),
     )
     channels: Literal[1, 3] | None = field(
         None,
@@ -154,32 +152,35 @@ class Pictures(Source):
 class Digits(Pictures):
     """The 1,797 handwritten digits of scikit-learn: 8 by 8 pixels, one channel."""
 
-    source: Literal["digits"] = field("digits", "Source of the examples.")
-    image_size: ImageSize | None = _image_size(8, "Height and width that pictures are resized to.")
+    source: Literal["digits"] = "digits"
+    image_size: ImageSize | None = field(8, "Height and width that pictures are resized to.")
 
 
 class ImageFolder(UserFiles, Pictures):
     """The user's images, in a folder per class."""
 
-    source: Literal["image_folder"] = field("image_folder", "Source of the examples.")
-    path: FilePath | None = user_path_field(
-        "Folder with files CLASS/NAME.jpg, or train/CLASS/NAME.jpg, validation/..., test/....",
-        "a folder",
+    source: Literal["image_folder"] = "image_folder"
+    path: FilePath | None = field(
+        meaning="Folder with files CLASS/NAME.jpg, or train/CLASS/NAME.jpg, validation/..., "
+        "test/....",
+        accepts="a folder",
     )
 
+    def missing_path(self) -> str:
+        return "say where the pictures are, --config.data.path=FOLDER with a folder for each class"
 
-class TFDSPictures(Pictures):
+
+class PictureFields(Settings):
+    """The fields of sources whose picture and class are in fields."""
+
+    image_field: PlainText = field("image", "Feature of the data set that contains the picture.")
+    label_field: PlainText = field("label", "Feature of the data set that contains the class.")
+
+
+class TFDSPictures(PictureFields, PreparedSet, Pictures):
     """An image data set that TensorFlow Datasets prepared as ArrayRecord files."""
 
-    source: Literal["tfds_pictures"] = field("tfds_pictures", "Source of the examples.")
-    name: PlainText | None = PREPARED_NAME
-    data_dir: FilePath | None = PREPARED_DIR
-    image_field: PlainText = field("image", "Feature of the data set that contains the picture.")
-    label_field: PlainText = field(
-        "label",
-        "Feature of the data set that contains the class.",
-        aliases=("label_column", "target"),
-    )
+    source: Literal["tfds_pictures"] = "tfds_pictures"
 
 
 AnyPictures = Digits | ImageFolder | TFDSPictures

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from configs.errors import UsageError
 from configs.schema.blocks import Stack, nearest_multiples
 from configs.schema.conversations import Conversations
-from configs.schema.data import Table, Text
 from configs.schema.model import ARCHITECTURES, RNN, TokenBlocks
 from configs.schema.settings import kind_name
+from configs.schema.source import TokenizedText
 from configs.schema.task import LanguageModeling
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ def _check_sequence(config: "Config", parts: int) -> None:
             f"mesh.sequence={parts} splits the positions of a sequence, which only attention "
             f"can do, not {what}: use mesh.sequence=1"
         )
-    if not isinstance(config.data, Text | Table | Conversations):
+    if not isinstance(config.data, TokenizedText):
         raise ValueError(
             f"mesh.sequence={parts} splits the positions of a sequence, but batches of text pairs "
             f"have many lengths: use mesh.sequence=1"

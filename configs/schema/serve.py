@@ -14,7 +14,7 @@ MOST_MESSAGES = 4096
 counted."""
 
 
-def _limit(default: Any, meaning: str, unit: str | None = None) -> Any:
+def _limit(default: Any, meaning: str, unit: str = "") -> Any:
     """Declare a field of `serve`. Training does not use these fields, so they may change on
     resume."""
     return field(default, meaning, unit=unit, mutable_on_resume=True)

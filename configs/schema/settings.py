@@ -6,12 +6,12 @@ A section is a pydantic model. Some sections have several kinds, such as the arc
 
 import types
 import typing
-from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, TypedDict, Unpack, cast
 
 import pydantic
 from annotated_types import Ge, Gt, Interval, Le, Lt
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
 
 INTEGER_LIMIT = 2**31 - 1
 """The largest 32-bit integer. JAX counts steps and seeds random keys with 32-bit integers."""
@@ -25,12 +25,18 @@ PositiveNumber = Annotated[float, Interval(ge=FLOAT_SMALLEST, le=FLOAT_LARGEST)]
 NonNegativeNumber = Annotated[float, Interval(ge=0.0, le=FLOAT_LARGEST)]
 Fraction = Annotated[float, Interval(ge=0.0, lt=1.0)]
 Probability = Annotated[float, Interval(ge=0.0, le=1.0)]
+PlainText = Annotated[str, pydantic.StringConstraints(min_length=1)]
+FilePath = PlainText
 NamePattern = Annotated[str, pydantic.StringConstraints(pattern=r"^[\w.*?\[\]!-]+$")]
 """A pattern of parameter names with wildcards, such as `embedding.*`."""
 
 
 class Settings(pydantic.BaseModel):
-    """Base class of sections. Types are strict; unknown fields, NaN and infinity are errors."""
+    """Base class of sections. Types are strict; unknown fields, NaN and infinity are errors.
+
+    A field that a base class has too states only what differs. It keeps the rest of the base's
+    declaration: default, meaning and metadata.
+    """
 
     model_config = pydantic.ConfigDict(
         strict=True, frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True
@@ -38,6 +44,21 @@ class Settings(pydantic.BaseModel):
 
     discriminator: ClassVar[str | None] = None
     """Name of the field that selects the kind of this section; None if it has only one kind."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for name in vars(cls).get("__annotations__", ()):
+            bases = (getattr(base, "model_fields", {}) for base in cls.__mro__[1:])
+            declared = next((fields[name] for fields in bases if name in fields), None)
+            if declared is not None:
+                stated = vars(cls).get(name, PydanticUndefined)
+                setattr(cls, name, _complete(stated, declared))
+
+    def model_post_init(self, context: Any) -> None:
+        self.check()
+
+    def check(self) -> None:
+        """Raise ValueError if fields of this section conflict."""
 
     def unused_fields(self) -> dict[str, str]:
         """Return the fields that have no effect because of other fields of this section.
@@ -47,43 +68,53 @@ class Settings(pydantic.BaseModel):
         return {}
 
 
-@dataclass(frozen=True)
-class FieldMetadata:
-    """Properties of a field in addition to its type, range and meaning.
+class FieldMetadata(TypedDict, total=False):
+    """Properties of a field in addition to its type, range and meaning."""
 
-    unit: the unit of the value.
-    mutable_on_resume: whether the value may change when a run resumes.
-    required: whether the user must replace the default None.
-    aliases: names of the same setting in other trainers, for suggestions.
-    accepts: a description of the valid values, if their type and range do not describe them.
-    """
+    unit: str
+    """The unit of the value."""
 
-    unit: str | None = None
-    mutable_on_resume: bool = False
-    required: bool = False
-    aliases: tuple[str, ...] = ()
-    accepts: str | None = None
+    mutable_on_resume: bool
+    """Whether the value may change when a run resumes."""
+
+    required: bool
+    """Whether the user must replace the default None."""
+
+    aliases: tuple[str, ...]
+    """Names of the same setting in other trainers, for suggestions."""
+
+    accepts: str
+    """A description of the valid values, if their type and range do not describe them."""
 
 
 def field(
-    default: Any,
-    meaning: str,
-    *,
-    unit: str | None = None,
-    mutable_on_resume: bool = False,
-    required: bool = False,
-    aliases: tuple[str, ...] = (),
-    accepts: str | None = None,
+    default: Any = PydanticUndefined,
+    meaning: str | None = None,
+    **metadata: Unpack[FieldMetadata],
 ) -> Any:
-    """Declare a field of a section. meaning: its description. The rest: see `FieldMetadata`."""
-    extra: Any = {"metadata": FieldMetadata(unit, mutable_on_resume, required, aliases, accepts)}
+    """Declare a field of a section. meaning: its description.
+
+    A field that a base class has too needs none of the arguments: see `Settings`.
+    """
+    extra: Any = metadata
     return pydantic.Field(default, description=meaning, json_schema_extra=extra)
 
 
 def field_metadata(info: FieldInfo) -> FieldMetadata:
     """Return the metadata of a field that was declared with `field`."""
-    extra: Any = info.json_schema_extra
-    return extra["metadata"] if extra else FieldMetadata()
+    return cast(FieldMetadata, info.json_schema_extra or {})
+
+
+def _complete(own: Any, declared: FieldInfo) -> Any:
+    """Return the declaration of a field in a subclass.
+
+    own: what the subclass states: a `field`, a default, or nothing (undefined).
+    declared: the base class's declaration, which gives the rest.
+    """
+    own = own if isinstance(own, FieldInfo) else field(own)
+    default = declared.default if own.default is PydanticUndefined else own.default
+    metadata = field_metadata(declared) | field_metadata(own)
+    return field(default, own.description or declared.description, **metadata)
 
 
 def union_members(annotation: Any) -> tuple[Any, ...]:
@@ -119,7 +150,7 @@ def accepts(info: FieldInfo, *, brief: bool = False) -> str:
     brief: omit the bounds that only exclude numbers beyond 32 bits.
     """
     members = union_members(info.annotation)
-    text = field_metadata(info).accepts or _accepts_type(members[0], [*info.metadata], brief)
+    text = field_metadata(info).get("accepts") or _accepts_type(members[0], [*info.metadata], brief)
     return f"{text}, or none" if type(None) in members else text
 
 

@@ -1,31 +1,20 @@
 """Data sources of recordings, their mel spectrograms, and their augmentation."""
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal
 
-import pydantic
 from annotated_types import Interval
 
 from configs.schema.settings import (
     Count,
+    FilePath,
     Fraction,
     NonNegativeInteger,
+    PlainText,
     Probability,
     Settings,
     field,
 )
-from configs.schema.source import (
-    INVALID_UTF8,
-    PREPARED_DIR,
-    PREPARED_NAME,
-    FilePath,
-    InvalidUTF8,
-    LengthBuckets,
-    PlainText,
-    Source,
-    UserFiles,
-    length_buckets_field,
-    user_path_field,
-)
+from configs.schema.source import DecodedText, LengthBuckets, PreparedSet, Source, UserFiles
 from configs.schema.tokenizers import Characters, Tokenizer
 
 Decibels = Annotated[float, Interval(ge=-100.0, le=100.0)]
@@ -104,33 +93,13 @@ class SoundAugmentation(Settings):
             reasons |= dict.fromkeys(names, "time_masks is 0")
         return reasons
 
-    @pydantic.model_validator(mode="after")
-    def _check_ratios(self) -> Self:
+    def check(self) -> None:
         low, high = self.noise_lowest_ratio, self.noise_highest_ratio
         if high < low:
             raise ValueError(
                 f"data.augmentation.noise_highest_ratio={high:g} is less than "
                 f"data.augmentation.noise_lowest_ratio={low:g}"
             )
-        return self
-
-
-def _sample_rate(default: int) -> Any:
-    return field(
-        default,
-        "Sample rate that recordings are resampled to, such as 8000 for telephone speech.",
-        unit="samples per second",
-        aliases=("sampling_rate", "sr", "rate"),
-    )
-
-
-def _num_mels(default: int) -> Any:
-    return field(
-        default,
-        "Number of mel bands of a frame.",
-        unit="bands",
-        aliases=("n_mels", "num_mel_bins", "mel_bins", "nfilt", "feature_size"),
-    )
 
 
 SampleRate = Annotated[int, Interval(ge=1000, le=192_000)]
@@ -140,8 +109,18 @@ NumMels = Annotated[int, Interval(ge=4, le=512)]
 class Sound(Source):
     """Base class of data sources of recordings."""
 
-    sample_rate: SampleRate = _sample_rate(16_000)
-    num_mels: NumMels = _num_mels(80)
+    sample_rate: SampleRate = field(
+        16_000,
+        "Sample rate that recordings are resampled to, such as 8000 for telephone speech.",
+        unit="samples per second",
+        aliases=("sampling_rate", "sr", "rate"),
+    )
+    num_mels: NumMels = field(
+        80,
+        "Number of mel bands of a frame.",
+        unit="bands",
+        aliases=("n_mels", "num_mel_bins", "mel_bins", "nfilt", "feature_size"),
+    )
     window_milliseconds: Milliseconds = field(
         25.0,
         "Length of the window that a frame is computed from.",
@@ -166,7 +145,11 @@ class Sound(Source):
         unit="seconds",
         aliases=("max_duration", "max_length", "max_duration_in_seconds", "max_input_length"),
     )
-    length_buckets: LengthBuckets = length_buckets_field("recordings are")
+    length_buckets: LengthBuckets = field(
+        4,
+        "Largest number of lengths that recordings are padded to. More lengths mean less padding, "
+        "but more train steps to compile.",
+    )
     broken_fraction: Fraction = field(
         0.05,
         "Largest share of recordings that may be unreadable; with more, data preparation fails.",
@@ -181,8 +164,7 @@ class Sound(Source):
         why = f"data.normalization is {self.normalization}, which takes all loudness out"
         return {"augmentation.gain_decibels": why}
 
-    @pydantic.model_validator(mode="after")
-    def _check_frames(self) -> Self:
+    def check(self) -> None:
         if self.hop_milliseconds > self.window_milliseconds:
             raise ValueError(
                 f"data.hop_milliseconds={self.hop_milliseconds:g} is more than "
@@ -195,7 +177,6 @@ class Sound(Source):
                 f"data.augmentation.frequency_mask_bands={masks.frequency_mask_bands} could mask "
                 f"all of data.num_mels={self.num_mels}: use fewer"
             )
-        return self
 
 
 class TranscriptCleaning(Settings):
@@ -220,88 +201,80 @@ class Transcribed(Sound):
     tokenizer: Tokenizer = field(Characters(), "Tokenizer of transcripts.")
 
 
-class Labelled(Sound):
+class Transcripts(Transcribed):
+    """Base class of data sources of recordings whose transcripts are in a field."""
+
+    text_field: PlainText = field("text", "Field, column or feature that contains the transcript.")
+
+
+class Labels(Sound):
     """Base class of data sources of labelled recordings."""
 
     modality: ClassVar = "labelled_sound"
 
-
-# Fields that several sources share.
-_MANIFEST = user_path_field(
-    "Manifest with a row per recording: .jsonl, .json, .csv, .tsv (each may be compressed) or "
-    ".parquet; or a folder with train.jsonl, validation.jsonl, test.jsonl.",
-    aliases=("manifest", "train_manifest"),
-)
-_PATH_FIELD = field(
-    "path",
-    "Field or column that contains the recording's path, relative to the manifest's folder.",
-    aliases=("audio_field", "audio_filepath", "file_field"),
-)
-_SOUND_FIELD = field(
-    "audio",
-    "Feature of the data set that contains the recording.",
-    aliases=("audio_field", "speech"),
-)
-_TRANSCRIPT_FIELD = field(
-    "text",
-    "Field, column or feature that contains the transcript.",
-    aliases=("text_column", "transcript", "sentence"),
-)
-_LABEL_FIELD = field(
-    "label",
-    "Field, column or feature that contains the label.",
-    aliases=("label_column", "target", "class_field"),
-)
+    label_field: PlainText = field("label", "Field, column or feature that contains the label.")
 
 
-class SoundTranscripts(UserFiles, Transcribed):
+class Manifest(DecodedText, UserFiles):
+    """The storage of sources that read the user's recordings, and a table of them."""
+
+    path: FilePath | None = field(
+        meaning="Manifest with a row per recording: .jsonl, .json, .csv, .tsv (each may be "
+        "compressed) or .parquet; or a folder with train.jsonl, validation.jsonl, test.jsonl.",
+    )
+    path_field: PlainText = field(
+        "path",
+        "Field or column that contains the recording's path, relative to the manifest's folder.",
+        aliases=("audio_field", "audio_filepath", "file_field"),
+    )
+
+    def missing_path(self) -> str:
+        return (
+            "say where the recordings are listed, --config.data.path=FILE (.jsonl, .csv, .tsv or "
+            ".parquet), or a folder with train.jsonl, test.jsonl"
+        )
+
+
+class SoundField(Settings):
+    """The field of sources whose recording is in a field."""
+
+    sound_field: PlainText = field(
+        "audio",
+        "Feature of the data set that contains the recording.",
+        aliases=("audio_field", "speech"),
+    )
+
+
+class SoundTranscripts(Manifest, Transcripts):
     """The user's recordings with transcripts: WAV, FLAC, OGG or MP3, with any sample rate."""
 
-    source: Literal["sound_transcripts"] = field("sound_transcripts", "Source of the examples.")
-    path: FilePath | None = _MANIFEST
-    path_field: PlainText = _PATH_FIELD
-    text_field: PlainText = _TRANSCRIPT_FIELD
-    invalid_utf8: InvalidUTF8 = INVALID_UTF8
+    source: Literal["sound_transcripts"] = "sound_transcripts"
 
 
-class SoundLabels(UserFiles, Labelled):
+class SoundLabels(Manifest, Labels):
     """The user's recordings with labels: WAV, FLAC, OGG or MP3, with any sample rate."""
 
-    source: Literal["sound_labels"] = field("sound_labels", "Source of the examples.")
-    path: FilePath | None = _MANIFEST
-    path_field: PlainText = _PATH_FIELD
-    label_field: PlainText = _LABEL_FIELD
-    invalid_utf8: InvalidUTF8 = INVALID_UTF8
+    source: Literal["sound_labels"] = "sound_labels"
 
 
-class TFDSSoundTranscripts(Transcribed):
+class TFDSSoundTranscripts(SoundField, PreparedSet, Transcripts):
     """Recordings with transcripts that TensorFlow Datasets prepared as ArrayRecord files."""
 
-    source: Literal["tfds_sound_transcripts"] = field(
-        "tfds_sound_transcripts", "Source of the examples."
-    )
-    name: PlainText | None = PREPARED_NAME
-    data_dir: FilePath | None = PREPARED_DIR
-    sound_field: PlainText = _SOUND_FIELD
-    text_field: PlainText = _TRANSCRIPT_FIELD
+    source: Literal["tfds_sound_transcripts"] = "tfds_sound_transcripts"
 
 
-class TFDSSoundLabels(Labelled):
+class TFDSSoundLabels(SoundField, PreparedSet, Labels):
     """Recordings with labels that TensorFlow Datasets prepared as ArrayRecord files."""
 
-    source: Literal["tfds_sound_labels"] = field("tfds_sound_labels", "Source of the examples.")
-    name: PlainText | None = PREPARED_NAME
-    data_dir: FilePath | None = PREPARED_DIR
-    sound_field: PlainText = _SOUND_FIELD
-    label_field: PlainText = _LABEL_FIELD
+    source: Literal["tfds_sound_labels"] = "tfds_sound_labels"
 
 
 class Tones(Transcribed):
     """Generated recordings of telephone numbers as push-button (DTMF) tones, with transcripts."""
 
-    source: Literal["tones"] = field("tones", "Source of the examples.")
-    sample_rate: SampleRate = _sample_rate(8_000)
-    num_mels: NumMels = _num_mels(40)
+    source: Literal["tones"] = "tones"
+    sample_rate: SampleRate = 8_000
+    num_mels: NumMels = 40
     recordings: Count = field(
         2000,
         "Number of training recordings, before validation is held out. The test split has a tenth "
@@ -318,15 +291,14 @@ class Tones(Transcribed):
         aliases=("snr", "min_snr_db"),
     )
 
-    @pydantic.model_validator(mode="after")
-    def _check_recordings(self) -> Self:
+    def check(self) -> None:
+        super().check()
         most = 10**self.most_digits // 2
         if self.recordings > most:
             raise ValueError(
                 f"data.recordings={self.recordings} are more different numbers than "
                 f"data.most_digits={self.most_digits} gives in reasonable time: use at most {most}"
             )
-        return self
 
 
 AnySound = SoundTranscripts | SoundLabels | TFDSSoundTranscripts | TFDSSoundLabels | Tones

@@ -1,60 +1,26 @@
-"""The base class of data sources, and fields that several sources share."""
+"""The parts that data sources are made of: the base class of all sources, and the storages.
 
-from typing import Annotated, Any, ClassVar, Literal
+A data source joins a storage, such as `UserFiles` or `PreparedSet`, and a modality: a subclass of
+`Source` such as `Text` or `Pictures`. It has the fields of both.
+"""
 
-import pydantic
+from typing import Annotated, ClassVar, Literal
+
 from annotated_types import Interval
 
-from configs.schema.settings import INTEGER_LIMIT, Count, Fraction, Settings, field
+from configs.schema.settings import (
+    INTEGER_LIMIT,
+    Count,
+    FilePath,
+    Fraction,
+    PlainText,
+    Settings,
+    field,
+)
+from configs.schema.tokenizers import BPE, Tokenizer
 
-PlainText = Annotated[str, pydantic.StringConstraints(min_length=1)]
-FilePath = PlainText
-InvalidUTF8 = Literal["error", "replace"]
 Length = Annotated[int, Interval(ge=2, le=INTEGER_LIMIT)]
 LengthBuckets = Annotated[int, Interval(ge=1, le=64)]
-
-PATH_NAMES = (
-    "file", "dir", "folder", "dataset", "data", "data_path", "data_root", "dataset_path",
-    "train_file", "train_data", "train_path", "train_dir",
-)  # fmt: skip
-"""Names of `data.path` in other trainers."""
-
-
-def user_path_field(
-    meaning: str,
-    accepts: str = "a file, a folder or a glob",
-    *,
-    required: bool = True,
-    aliases: tuple[str, ...] = (),
-) -> Any:
-    """Declare the field `path`: where the user's data is. The arguments are those of `field`."""
-    return field(
-        None,
-        meaning,
-        required=required,
-        mutable_on_resume=True,
-        accepts=accepts,
-        aliases=(*PATH_NAMES, *aliases),
-    )
-
-
-def sequence_length_field(meaning: str) -> Any:
-    """Declare the field `sequence_length`, in tokens. meaning: its description."""
-    aliases = ("block_size", "context_length", "seq_len", "max_length", "max_seq_length")
-    return field(256, meaning, unit="tokens", aliases=aliases)
-
-
-def length_buckets_field(padded: str) -> Any:
-    """Declare the field `length_buckets`: the number of lengths that batches are padded to.
-
-    padded: what is padded, with its verb, such as "recordings are".
-    """
-    return field(
-        4,
-        f"Largest number of lengths that {padded} padded to. More lengths mean less padding, but "
-        "more train steps to compile.",
-        aliases=("num_buckets", "buckets", "bucket_boundaries"),
-    )
 
 
 class Source(Settings):
@@ -64,6 +30,7 @@ class Source(Settings):
     modality: ClassVar[str]
     """Kind of data, such as "text": one of the `modalities` of tasks and architectures."""
 
+    source: str = field("", "Source of the examples.")
     global_batch_size: Count = field(
         32,
         "Examples per update, in total over all devices and gradient accumulation.",
@@ -92,8 +59,20 @@ class Source(Settings):
     )
 
 
-class UserFiles(Settings):
-    """The field of data sources that read files of the user."""
+class TokenizedText(Source):
+    """Base class of data sources of texts that become tokens of one sequence."""
+
+    sequence_length: Length = field(
+        256,
+        "Length of the windows that text is cut into, which is the model's context length.",
+        unit="tokens",
+        aliases=("block_size", "context_length", "seq_len", "max_length", "max_seq_length"),
+    )
+    tokenizer: Tokenizer = field(BPE(), "How text becomes tokens.")
+
+
+class Splits(Settings):
+    """The field of sources whose splits are recognised by names of files and folders."""
 
     splits: Literal["names", "none"] = field(
         "names",
@@ -103,21 +82,54 @@ class UserFiles(Settings):
     )
 
 
-# Fields that several sources share.
-INVALID_UTF8 = field(
-    "error", "Handling of invalid UTF-8. error: data preparation fails; replace: it becomes U+FFFD."
-)
-PREPARED_NAME = field(
-    None,
-    "Name of the data set in TensorFlow Datasets. Without a version, the newest is used.",
-    required=True,
-    accepts="NAME, NAME/CONFIG or NAME/CONFIG:VERSION",
-    aliases=("dataset_name",),
-)
-PREPARED_DIR = field(
-    None,
-    "Folder of TensorFlow Datasets; none: $TFDS_DATA_DIR, or ~/tensorflow_datasets if that is "
-    "not set.",
-    mutable_on_resume=True,
-    accepts="a folder",
-)
+class UserFiles(Splits):
+    """The storage of sources that read files of the user."""
+
+    path: FilePath | None = field(
+        None,
+        "The files.",
+        required=True,
+        mutable_on_resume=True,
+        accepts="a file, a folder or a glob",
+        aliases=(
+            "file", "dir", "folder", "dataset", "data", "data_path", "data_root", "dataset_path",
+            "train_file", "train_data", "train_path", "train_dir",
+        ),
+    )  # fmt: skip
+
+    def missing_path(self) -> str:
+        """Return what the user should do if `path` is not given."""
+        return "say where the text is, --config.data.path=FILE (or a folder, or a glob in quotes)"
+
+
+class PreparedFolder(Settings):
+    """The field of sources that read from the folder of TensorFlow Datasets."""
+
+    data_dir: FilePath | None = field(
+        None,
+        "Folder of TensorFlow Datasets; none: $TFDS_DATA_DIR, or ~/tensorflow_datasets if that is "
+        "not set.",
+        mutable_on_resume=True,
+        accepts="a folder",
+    )
+
+
+class PreparedSet(PreparedFolder):
+    """The storage of sources that TensorFlow Datasets prepared as ArrayRecord files."""
+
+    name: PlainText | None = field(
+        None,
+        "Name of the data set in TensorFlow Datasets. Without a version, the newest is used.",
+        required=True,
+        accepts="NAME, NAME/CONFIG or NAME/CONFIG:VERSION",
+        aliases=("dataset_name",),
+    )
+
+
+class DecodedText(Settings):
+    """The field of sources that decode text."""
+
+    invalid_utf8: Literal["error", "replace"] = field(
+        "error",
+        "Handling of invalid UTF-8. error: data preparation fails; replace: it becomes U+FFFD.",
+    )

@@ -18,32 +18,11 @@ from configs.schema.settings import (
 )
 
 
-def _label_smoothing() -> Any:
-    return field(
-        0.0,
-        "Label smoothing in training: share of the target's probability that is spread over all "
-        "classes. The reported loss is not smoothed.",
-        aliases=("smoothing", "label_smoothing_factor"),
-    )
-
-
-def _answered_examples() -> Any:
-    return field(
-        200,
-        "Number of validation examples for which each evaluation during training generates text, "
-        "for text metrics and samples.",
-        unit="examples",
-        mutable_on_resume=True,
-        aliases=("eval_samples", "num_eval_samples"),
-    )
-
-
 class TaskSettings(Settings):
     """Base class of the settings of a task. Class attributes declare the data and the model output
     that the task uses, and its metrics."""
 
     if TYPE_CHECKING:
-        name: str
         answered_examples: int = 0  # a field of tasks with `text_metrics`
 
     discriminator: ClassVar = "name"
@@ -62,6 +41,8 @@ class TaskSettings(Settings):
     answer_fields: ClassVar[tuple[str, ...]] = ()
     """The fields that affect generated texts, and thus the values of `text_metrics`."""
 
+    name: str = field("", "Name of the task.")
+
     @property
     def measured_by(self) -> dict[str, Any]:
         """The `answer_fields` that have an effect with these settings: name to value."""
@@ -69,12 +50,41 @@ class TaskSettings(Settings):
         return {name: getattr(self, name) for name in self.answer_fields if name not in unused}
 
 
-class Tokens(TaskSettings):
+class _Smoothed(TaskSettings):
+    """Base class of tasks whose targets are classes or tokens."""
+
+    label_smoothing: Fraction = field(
+        0.0,
+        "Label smoothing in training: share of the target's probability that is spread over all "
+        "classes. The reported loss is not smoothed.",
+        aliases=("smoothing", "label_smoothing_factor"),
+    )
+
+
+class _Answering(TaskSettings):
+    """Base class of tasks that are measured by generated texts."""
+
+    beam_size: Annotated[int, Interval(ge=1, le=256)] = field(
+        4,
+        "Number of candidates that beam search keeps.",
+        mutable_on_resume=True,
+        aliases=("num_beams", "beam", "beam_width", "beams"),
+    )
+    answered_examples: NonNegativeInteger = field(
+        200,
+        "Number of validation examples for which each evaluation during training generates text, "
+        "for text metrics and samples.",
+        unit="examples",
+        mutable_on_resume=True,
+        aliases=("eval_samples", "num_eval_samples"),
+    )
+
+
+class Tokens(_Smoothed):
     """Base class of tasks that predict tokens."""
 
     modalities: ClassVar = ("text",)
 
-    label_smoothing: Fraction = _label_smoothing()
     z_loss: NonNegativeNumber = field(
         0.0,
         "Weight of the z-loss in training, such as 1e-4. The z-loss is the squared log of the "
@@ -96,7 +106,7 @@ class LanguageModeling(Tokens):
     model_output: ClassVar = "next_tokens"
     metrics: ClassVar = ("loss", "perplexity", "bits_per_byte", "accuracy")
 
-    name: Literal["language_modeling"] = field("language_modeling", "Name of the task.")
+    name: Literal["language_modeling"] = "language_modeling"
     sample_prompts: tuple[str, ...] | None = field(
         ("",),
         "Prompts for the samples after each evaluation. An empty prompt starts a new document. "
@@ -124,9 +134,7 @@ class MaskedLanguageModeling(Tokens):
     model_output: ClassVar = "missing_tokens"
     metrics: ClassVar = ("loss", "perplexity", "accuracy")
 
-    name: Literal["masked_language_modeling"] = field(
-        "masked_language_modeling", "Name of the task."
-    )
+    name: Literal["masked_language_modeling"] = "masked_language_modeling"
     mask_fraction: Annotated[float, Interval(gt=0.0, lt=1.0)] = field(
         0.15,
         "Share of tokens that the model predicts. Of these, 80 % are masked, 10 % are replaced by "
@@ -135,7 +143,7 @@ class MaskedLanguageModeling(Tokens):
     )
 
 
-class SequenceToSequence(Tokens):
+class SequenceToSequence(_Answering, Tokens):
     """Generate a target text from a source text, such as its translation or summary."""
 
     modalities: ClassVar = ("text_pairs",)
@@ -149,13 +157,9 @@ class SequenceToSequence(Tokens):
         "answered_examples",
     )
 
-    name: Literal["sequence_to_sequence"] = field("sequence_to_sequence", "Name of the task.")
+    name: Literal["sequence_to_sequence"] = "sequence_to_sequence"
     beam_size: Annotated[int, Interval(ge=1, le=256)] = field(
-        4,
-        "Number of candidates that beam search keeps; 1: greedy decoding.",
-        unit="answers",
-        mutable_on_resume=True,
-        aliases=("num_beams", "beam", "beam_width", "beams"),
+        meaning="Number of candidates that beam search keeps; 1: greedy decoding.", unit="answers"
     )
     length_penalty: NonNegativeNumber = field(
         0.6,
@@ -170,21 +174,19 @@ class SequenceToSequence(Tokens):
         mutable_on_resume=True,
         aliases=("max_len_a", "max_length_ratio"),
     )
-    answered_examples: NonNegativeInteger = _answered_examples()
 
     def unused_fields(self) -> dict[str, str]:
         return {"length_penalty": "task.beam_size is 1"} if self.beam_size == 1 else {}
 
 
-class Classification(TaskSettings):
+class Classification(_Smoothed):
     """Give each example one label."""
 
     modalities: ClassVar = ("pictures", "labelled_text", "labelled_sound")
     model_output: ClassVar = "classes"
     metrics: ClassVar = ("loss", "accuracy", "accuracy_top5")
 
-    name: Literal["classification"] = field("classification", "Name of the task.")
-    label_smoothing: Fraction = _label_smoothing()
+    name: Literal["classification"] = "classification"
     class_weights: tuple[PositiveNumber, ...] = field(
         (),
         "Weight of each class in the training loss; (): equal weights.",
@@ -204,7 +206,7 @@ class Classification(TaskSettings):
     )
 
 
-class SpeechRecognition(TaskSettings):
+class SpeechRecognition(_Answering):
     """Transcribe a recording, by connectionist temporal classification (CTC)."""
 
     modalities: ClassVar = ("transcribed_sound",)
@@ -213,7 +215,7 @@ class SpeechRecognition(TaskSettings):
     text_metrics: ClassVar = ("wer", "cer", "exact_match")
     answer_fields: ClassVar = ("decoder", "beam_size", "answered_examples")
 
-    name: Literal["speech_recognition"] = field("speech_recognition", "Name of the task.")
+    name: Literal["speech_recognition"] = "speech_recognition"
     decoder: Literal["greedy", "beam"] = field(
         "greedy",
         "CTC decoding. greedy: the text of the most likely alignment; beam: beam search for the "
@@ -222,13 +224,8 @@ class SpeechRecognition(TaskSettings):
         aliases=("decoding", "decoding_strategy", "decode"),
     )
     beam_size: Annotated[int, Interval(ge=1, le=256)] = field(
-        8,
-        "Number of candidate texts that beam search keeps.",
-        unit="texts",
-        mutable_on_resume=True,
-        aliases=("beam_width", "num_beams", "beams"),
+        8, "Number of candidate texts that beam search keeps.", unit="texts"
     )
-    answered_examples: NonNegativeInteger = _answered_examples()
 
     def unused_fields(self) -> dict[str, str]:
         return {} if self.decoder == "beam" else {"beam_size": "task.decoder is greedy"}
@@ -237,9 +234,9 @@ class SpeechRecognition(TaskSettings):
 TASKS: tuple[type[TaskSettings], ...] = tuple(
     one
     for one in list(vars().values())
-    if isinstance(one, type) and issubclass(one, TaskSettings) and "name" in one.model_fields
+    if isinstance(one, type) and issubclass(one, TaskSettings) and kind_name(one)
 )
-"""All tasks: the classes above that have a field `name`."""
+"""All tasks: the classes above that have a name."""
 
 if TYPE_CHECKING:
     Task = TaskSettings

@@ -11,12 +11,12 @@ from configs.schema.settings import (
     FLOAT_LARGEST,
     INTEGER_LIMIT,
     Count,
+    FilePath,
     NamePattern,
     PositiveNumber,
     Settings,
     field,
 )
-from configs.schema.source import FilePath
 
 Step = Annotated[str, pydantic.StringConstraints(pattern=r"^(\d+|latest|best)$")]
 _PRETRAINED = (
@@ -189,15 +189,13 @@ class Train(Settings):
         aliases=("wandb", "use_wandb", "wandb_log", "report_to"),
     )
 
-    @pydantic.model_validator(mode="after")
-    def _check_profile(self) -> Self:
+    def check(self) -> None:
         first = self.profile_from_step
         if first is not None and first > self.steps and self.epochs is None:
             raise ValueError(
                 f"train.profile_from_step={first} is behind the last step, "
                 f"train.steps={self.steps}: take an earlier one"
             )
-        return self
 
     @property
     def length_field(self) -> str:

@@ -11,8 +11,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from configs.files import write_durably
-from configs.reading.fields import flatten
-from configs.reading.values import format_value
+from configs.reading.fields import flatten, format_value
 from configs.schema.config import Config
 from reporting.report import charts
 from reporting.report.pictures import attention_view, filter_sheet, frames_picture, picture_url

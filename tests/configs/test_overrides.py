@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from configs.errors import UsageError
 from configs.reading.command_line import Flag, parse_command_line
-from configs.reading.fields import flatten
+from configs.reading.fields import flatten, format_value
 from configs.reading.names import fields
 from configs.reading.recipes import load_config
-from configs.reading.values import format_value, parse_value
+from configs.reading.validation import parse_value
 from configs.schema.data import Text
 from configs.schema.model import (
     ARCHITECTURES,

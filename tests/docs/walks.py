@@ -1,13 +1,19 @@
-"""Measures two walks through the code: a prompt's to the model, a weight's to its checkpoint.
+"""Measures four walks through the code: a prompt's to the model, a weight's to its checkpoint, a
+text's to the loss, a flag's to where it is used.
 
-python -m tests.docs.walks            prints both: each file in its order, and its functions
+python -m tests.docs.walks            prints them: each file in its order, and its functions
 
 A verb runs small, and every call of a function of ours is looked at. A file is on the walk of the
 prompt if one of its functions has the prompt or its tokens among its arguments, variables or
-results, or is on the stack when the model is called. A file is on the walk of the weight if one of
-its functions returns the weight, or what holds it, or is on the stack when Orbax gets it
-(`__init__` returns its object). The weight is known by its shape, which its gradient and its
-update have too: so files that move it count. Every file counts, those of configs/ too.
+results, or is on the stack when the model is called. A file is on one of the other walks if one of
+its functions returns the value, or what holds it, or is on the stack when the walk ends
+(`__init__` returns its object). Every file counts, those of configs/ too.
+
+The weight is known by its shape, which its gradient and its update have too: so files that move it
+count. It ends when Orbax gets it. The batch begins as a text in a file; then come its tokens, the
+records that are written, and the arrays of the batch. The train step is not compiled, so that the
+loss gets these arrays, which ends the walk. The flag is `data.sequence_length`: a text, then an
+integer, then a field of the configuration, until the codec gets it that cuts windows.
 """
 
 import contextlib
@@ -29,6 +35,10 @@ PROMPT = "17 times 3"
 TEXT = ROOT / "tests/golden/text.txt"
 SPECIAL_TOKENS, WIDTH = 2, 24
 """Of the model that is trained: no other array has the shape of its table of tokens."""
+RARE = "seven 271828 walks"
+LENGTH = 211
+FLAG = "config.data.sequence_length"
+"""The text of a batch, and the value of a flag: nothing else is the same."""
 
 NOT_OURS = ("tests", ".venv", "benchmarks")
 DEPTH, ITEMS = 6, 64
@@ -167,8 +177,6 @@ def prompt_walk() -> Walk:
 
 def weight_walk() -> Walk:
     """Train, and save the first step; return the walk of the table of tokens."""
-    import train
-
     shape = (len(set(TEXT.read_text())) + SPECIAL_TOKENS, WIDTH)
 
     def recognise(value: Any) -> bool:
@@ -178,11 +186,70 @@ def weight_walk() -> Walk:
     def ends(frame: FrameType, file: str | None) -> bool:
         return frame.f_code.co_name == "save" and "/orbax/" in frame.f_code.co_filename
 
+    with Recorder(lambda v: holds(v, recognise), ends, given=False) as recorder:
+        small_run(TEXT)
+    assert recorder.ended, "nothing was saved"
+    return recorder.walk
+
+
+def batch_walk() -> Walk:
+    """Prepare a file and train on it; return the walk of its text."""
+    import numpy as np
+
+    import train
+
+    ids = np.array(list(RARE.encode()))
+    forms = [RARE.encode(), *(ids.astype(dtype).tobytes() for dtype in ("<u2", "<i4", "<i8"))]
+
+    def recognise(value: Any) -> bool:
+        if isinstance(value, str):
+            return RARE in value
+        if isinstance(value, np.ndarray):
+            value = value.tobytes()
+        return isinstance(value, bytes) and any(form in value for form in forms)
+
+    def ends(frame: FrameType, file: str | None) -> bool:
+        called = frame.f_code.co_name == "loss_sums" and file is not None
+        return called and recognise(frame.f_locals["batch"]["tokens"])
+
+    # Of a compiled step, only shapes reach the functions of ours.
+    train.Run.compile = lambda run, rows: run.program.train_step.__wrapped__  # type: ignore
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+        file.write(f"{RARE}\n" * 300)
+        file.flush()
+        with Recorder(lambda v: holds(v, recognise), ends, given=False) as recorder:
+            small_run(file.name, {"data.tokenizer.kind": "bytes"})
+    assert recorder.ended, "no loss was computed"
+    return recorder.walk
+
+
+def flag_walk() -> Walk:
+    """Train; return the walk of a flag that says how long a window is."""
+
+    def recognise(value: Any) -> bool:
+        if isinstance(value, str):
+            return value in (f"--{FLAG}={LENGTH}", str(LENGTH))
+        return type(value) is int and value == LENGTH
+
+    def ends(frame: FrameType, file: str | None) -> bool:
+        made = frame.f_locals.get("self") if frame.f_code.co_name == "__init__" else None
+        return type(made).__name__ == "WindowCodec"
+
+    with Recorder(lambda v: holds(v, recognise), ends, given=False) as recorder:
+        small_run(TEXT)
+    assert recorder.ended, "no codec was made"
+    return recorder.walk | {"data/packing.py": ["WindowCodec"]}
+
+
+def small_run(text: str | Path, more: Mapping[str, str] = {}) -> None:
+    """Train a small model on a file for two steps. more: further fields."""
+    import train
+
     with tempfile.TemporaryDirectory() as folder:
         fields = {
-            "data.path": TEXT,
+            "data.path": text,
             "data.cache_dir": f"{folder}/cache",
-            "data.sequence_length": 8,
+            "data.sequence_length": LENGTH,
             "data.global_batch_size": 2,
             "model.width": WIDTH,
             "model.depth": 1,
@@ -191,16 +258,13 @@ def weight_walk() -> Walk:
             "train.evaluate_every_steps": 2,
             "checkpoint.every_steps": 1,
             "task.sample_prompts": "()",
+            **more,
         }
         command = [f"--config={ROOT}/configs/shakespeare_char.py", f"--workdir={folder}/run"]
-        command += [f"--config.{name}={value}" for name, value in fields.items()]
-        with Recorder(lambda v: holds(v, recognise), ends, given=False) as recorder:
-            train.main(command)
-    assert recorder.ended, "nothing was saved"
-    return recorder.walk
+        train.main(command + [f"--config.{name}={value}" for name, value in fields.items()])
 
 
-WALKS = {"prompt": prompt_walk, "weight": weight_walk}
+WALKS = {"prompt": prompt_walk, "weight": weight_walk, "batch": batch_walk, "flag": flag_walk}
 
 
 def main(argv: list[str]) -> None:

@@ -1,11 +1,13 @@
-"""A prompt passes few files of ours on its way to the model, and a weight to its checkpoint."""
+"""A prompt passes few files of ours on its way to the model, a weight to its checkpoint, a text to
+the loss, a flag to where it is used."""
 
 import pytest
 
 from tests.docs.walks import measure
 
-MOST_FILES = {"prompt": 12, "weight": 14}
-"""The weight's walk has the files of its update too: optimizer, rounding, step. Not to grow."""
+MOST_FILES = {"prompt": 12, "weight": 14, "batch": 17, "flag": 9}
+"""The weight's walk has the files of its update too: optimizer, rounding, step. The batch's has
+those of preparation. Not to grow."""
 
 
 @pytest.mark.parametrize("name", MOST_FILES)
