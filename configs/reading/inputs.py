@@ -215,7 +215,10 @@ def path_hint(path: str) -> str:
 
 
 def _relative_hint(path: str) -> str:
-    """Return a hint that `~` is not expanded, or which folder a relative path starts from."""
+    """Return a hint that `~` is not expanded, that a URL is no file, or which folder a relative
+    path starts from."""
+    if "://" in path:
+        return " (it is a URL, and files are read from this disk: download it first)"
     if path.startswith("~"):
         return " (the shell expands no ~ here: write $HOME)"
     return "" if os.path.isabs(path) else f", seen from {os.getcwd()}"
