@@ -1,11 +1,8 @@
 """Counts examples that can't be decoded. They get weight 0; too many of them are an error."""
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
 
 from configs.errors import UsageError
-from data.dataset import Split
 
 NAMED = 10
 """The number of broken examples that messages name."""
@@ -28,23 +25,6 @@ class Broken:
     count: int = 0
     messages: list[str] = field(default_factory=list)
 
-    @classmethod
-    def of(cls, what: str, splits: Iterable[Split], allowed: float, messages: list[str]) -> Self:
-        """Return a counter with the broken examples of splits that are already prepared.
-
-        what, allowed: as in the class.
-        splits: the splits of the data set.
-        messages: the messages stored at preparation.
-
-        Raises UsageError if too many examples are broken.
-        """
-        splits = list(splits)
-        total = sum(split.examples + (split.left_out or 0) for split in splits)
-        count = sum(split.broken or 0 for split in splits)
-        broken = cls(what, total, allowed, count, messages)
-        broken.check()
-        return broken
-
     def add(self, name: str, reason: str) -> None:
         """Count a broken example. After the first `NAMED`, raises UsageError if there are too many.
 
@@ -65,19 +45,6 @@ class Broken:
                 f"data.broken_fraction={self.allowed:g} allows: {'; '.join(self.messages)}. Mend "
                 "or remove them, or raise it"
             )
-
-    def check_splits(self, metadata: Mapping[str, Mapping[str, Any]]) -> None:
-        """Raise UsageError if too many examples are broken, or all examples of one split.
-
-        metadata: for each split, its numbers of `examples` and of `broken` ones.
-        """
-        self.check()
-        for split, numbers in metadata.items():
-            if numbers["broken"] == numbers["examples"]:
-                raise UsageError(
-                    f"all {numbers['examples']:,} {self.what} of {split} are broken: "
-                    f"{'; '.join(self.messages)}"
-                )
 
     def lines(self) -> list[str]:
         """Return warnings: a line for each of the first broken examples, then their number."""

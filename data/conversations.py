@@ -155,7 +155,8 @@ class ConversationPreparation(Preparation):
     def _runs(self, part: Part) -> Iterator[best_fit.Run]:
         """Yield a run for each conversation that is not left out, and count."""
         counts, length, tokenizer = part.counts, self.settings.sequence_length, self.tokenizer
-        specials, unknown = [*tokenizer.special_tokens().values()], tokenizer.unknown_id
+        specials = [*tokenizer.special_tokens().values()]
+        unknown = -1 if tokenizer.unknown_id is None else tokenizer.unknown_id
         encoder = ChatEncoder(tokenizer, self.settings.chat_template)
         for conversation, one in self._encoded(part, encoder):
             ids, learnt = one.ids[: length + 1], one.learnt[1 : length + 1]

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from configs.data_spec import DataSpec
+from configs.errors import UsageError
 from configs.reading.inputs import TOKENIZER
 from data.broken import Broken
 from data.cache import digest
@@ -196,8 +197,7 @@ class Preparation(ABC):
                 hashes.setdefault(part.split, []).append([part.source, sha256])
             else:
                 hashes[part.split] = sha256
-        if self._may_break:
-            parts[0].broken.check_splits({part.split: part.counts for part in parts})
+        self._check_broken(parts)
         return {
             "fingerprint": digest(self.digested(hashes, parts)),
             "decided": self.decided,
@@ -223,7 +223,11 @@ class Preparation(ABC):
         splits = {split: self._joined(split, of) for split, of in parts.items()}
         if self._may_break:
             allowed, messages = self.settings.broken_fraction, metadata["broken"]
-            warnings += Broken.of(self.things, splits.values(), allowed, messages).lines()
+            total = sum(split.examples + (split.left_out or 0) for split in splits.values())
+            count = sum(split.broken or 0 for split in splits.values())
+            broken = Broken(self.things, total, allowed, count, messages)
+            broken.check()
+            warnings += broken.lines()
         return Dataset(
             fingerprint=metadata["fingerprint"],
             splits=splits,
@@ -279,6 +283,16 @@ class Preparation(ABC):
         if part.lengths:
             write_lengths(path, np.concatenate(part.lengths))
         return sha256
+
+    def _check_broken(self, parts: Sequence[Part]) -> None:
+        """Raise UsageError if too many examples are broken, or all examples of a part."""
+        parts[0].broken.check()
+        for part in parts:
+            if part.written == part.counts.get("broken"):
+                raise UsageError(
+                    f"all {part.written:,} {self.things} of {part.split} are broken: "
+                    f"{'; '.join(part.broken.messages)}"
+                )
 
     def _open(self, split: str, path: Path, counts: Mapping[str, Any]) -> Split:
         lengths = open_lengths(path, getattr(self.settings, "length_buckets", 0))

@@ -100,7 +100,8 @@ class TextPreparation(Preparation):
         if isinstance(codec, BestFitCodec) and len(closing):
             around = len(tokenizer.framed(np.empty(0, np.int32)))
             room = max(codec.length - around, 1)
-        begun, left, unknown = False, room, tokenizer.unknown_id
+        begun, left = False, room
+        unknown = -1 if tokenizer.unknown_id is None else tokenizer.unknown_id
         total = len(part.examples)
         pieces = track(part.examples, part.progress, part.stage("packing"), total, "pieces")
         for document, ids in encode_documents(pieces, tokenizer):

@@ -1,16 +1,14 @@
 """Conversations: of the rows of tables with prompt and answer or messages, or generated ones."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import compress
-from typing import Any
+from typing import Any, NamedTuple
 
 from configs.errors import blaming
 from data.codecs.messages import ASSISTANT, is_absent
 from data.sources import generated_talk
 from data.sources.messages import messages_of, plain, tools_of
-from data.sources.rows import Opened, Row, View, Wanted
+from data.sources.rows import ListedRows, Opened, View
 from data.sources.tables import JSON_LINES, no_such_field, open_tables, refuse_known_names
 from data.sources.values import text_of
 
@@ -48,34 +46,20 @@ class Conversations(View):
         yield {"document": name, **found}
 
 
-@dataclass(frozen=True)
-class GeneratedRows:
-    """The generated conversations of `data.sources.generated_talk` as rows with one field."""
-
-    field: str
-    name: str = "generated"
-    size = 0
-
-    @property
-    def rows(self) -> int:
-        """The number of conversations."""
-        return len(generated_talk.conversations())
-
-    def name_of(self, row: int) -> str:
-        """Return the name of a conversation."""
-        return f"{self.name} {row}"
-
-    def read(self, fields: Mapping[str, str], wanted: Wanted = None) -> Iterator[Row]:
-        """Yield the wanted conversations."""
-        rows = ((self.name, {self.field: one}) for one in generated_talk.conversations())
-        return rows if wanted is None else compress(rows, wanted)
+class _Generated(NamedTuple):
+    name: str
+    messages: Sequence[Any]
 
 
 def open_conversations(settings: Any, view: View) -> Opened:
     """Open the tables at `data.path`, or generated conversations if it is None."""
     if settings.path is not None:
         return open_tables(settings, view)
-    rows = GeneratedRows(settings.messages_field)
+    every = enumerate(generated_talk.conversations())
+    items = [_Generated(f"generated {number}", messages) for number, messages in every]
+    rows = ListedRows(
+        "generated", items, lambda one: (one.name, {settings.messages_field: one.messages})
+    )
     return Opened({"train": [rows]}, {"generated": generated_talk.VERSION})
 
 

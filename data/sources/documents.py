@@ -4,14 +4,13 @@ import codecs
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import compress
 from pathlib import Path
 from typing import Any
 
 from configs.errors import UsageError
 from data.file_stat_cache import FileStatCache
 from data.sources.opening import open_text
-from data.sources.rows import Opened, Row, Wanted
+from data.sources.rows import ListedRows, Opened, Row, View
 
 PIECE_CHARACTERS = 2**14
 _BLOCK_BYTES = 2**20
@@ -29,68 +28,48 @@ class Document:
     start: int = 0
 
 
-@dataclass(frozen=True)
-class DocumentRows:
-    """The documents of a split as rows. The value of their field is an iterator over the blocks of
-    their text, so that none is in memory as a whole."""
-
-    name: str
-    documents: Sequence[Document]
-    invalid_utf8: str
-
-    @property
-    def rows(self) -> int:
-        """The number of documents."""
-        return len(self.documents)
-
-    @property
-    def size(self) -> int:
-        """The number of characters."""
-        return sum(part.stop - part.start for part in self.documents)
-
-    def name_of(self, row: int) -> str:
-        """Return the name of a document's file."""
-        return self.documents[row].name
-
-    def read(self, fields: Mapping[str, str], wanted: Wanted = None) -> Iterator[Row]:
-        """Yield the wanted documents. fields: the name of the text."""
-        for part in self.documents if wanted is None else compress(self.documents, wanted):
-            text = _characters(part, self.invalid_utf8)
-            yield str(part.path), dict.fromkeys(fields, text)
-
-
 def opened_documents(
-    documents: Mapping[str, Sequence[Document]], invalid_utf8: str, held_out: float, **more: Any
+    documents: Mapping[str, Sequence[Document]],
+    held_out: float,
+    view: View,
+    *,
+    invalid_utf8: str,
+    **more: Any,
 ) -> Opened:
     """Return the documents of each split as what a reader found.
 
-    Examples are pieces, so that records don't grow with a document, and random ones are a fair
-    sample of all text. If possible, a piece ends after a word, before white space. `data.text`
-    joins the pieces again where a token may cross this boundary.
+    The value of a row's field is an iterator over the blocks of its text, so that no document is in
+    memory as a whole.
 
+    held_out, more: as in `Opened`.
     invalid_utf8: "error", or "replace" to decode invalid bytes as U+FFFD.
-    held_out: the share of the documents that was held out for validation.
-    more: as in `Opened`.
     """
-    tables = {split: DocumentRows(split, of, invalid_utf8) for split, of in documents.items()}
+    (field,) = view.fields
+
+    def row(part: Document) -> Row:
+        return str(part.path), {field: _characters(part, invalid_utf8)}
+
+    sizes = {split: sum(part.stop - part.start for part in of) for split, of in documents.items()}
     parts = {
         split: [[part.name, part.sha256, part.start, part.stop] for part in of]
         for split, of in documents.items()
     }
     return Opened(
-        {split: [table] for split, table in tables.items()},
+        {split: [ListedRows(split, of, row, sizes[split])] for split, of in documents.items()},
         {"documents": parts},
         held_out,
-        characters={split: table.size for split, table in tables.items()},
+        characters=sizes,
         **more,
     )
 
 
 def pieces(blocks: Iterable[str]) -> Iterator[str]:
-    """Cut the joined text of `blocks` into pieces.
+    """Cut the joined text of `blocks` into pieces, so that records don't grow with a document, and
+    random ones are a fair sample of all text.
 
-    A piece has from `PIECE_CHARACTERS` to twice as many characters; the last may be shorter. An
-    empty text has one empty piece.
+    If possible, a piece ends after a word, before white space. It has from `PIECE_CHARACTERS` to
+    twice as many characters; the last may be shorter. An empty text has one empty piece.
+    `data.document_encoding` joins pieces again where a token may cross their boundary.
     """
     text, count = "", 0
     for block in blocks:

@@ -10,10 +10,10 @@ from configs.errors import UsageError
 from data.classes import alike, held_out_classes
 from data.file_stat_cache import FileStatCache
 from data.forms import describe_joined_forms, nfc
-from data.sources.file_rows import UserFile, hold_out_files, opened_files
+from data.sources.file_rows import UserFile, opened_files
 from data.sources.files import file_sha256, files_in, is_hidden, name_below
 from data.sources.rows import Opened, View
-from data.sources.source import copies
+from data.sources.source import copies, hold_out_validation
 from data.sources.splits import assign_folders, listed, split_of
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff")
@@ -40,7 +40,7 @@ def open_folder(settings: Any, view: View) -> Opened:
     if settings.splits == "names":
         _refuse_inner_splits(settings.path, found["train"])
     every = {split: _pictures(one, root, classes, settings) for split, one in found.items()}
-    pictures, share = hold_out_files(every, settings)
+    pictures, share = hold_out_validation(every, settings)
     warnings = [*_beside(root, [one.name for one in parts.values()])] if parts else []
     doubled = [folders[split] for split, outer in parts.items() if folders[split] != outer]
     warnings += [f"the classes of {one.parent} are read from {one}" for one in doubled]

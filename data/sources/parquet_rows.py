@@ -55,7 +55,7 @@ class Parquet(Rows):
                     yield f"{self.path}, row {row}", dict(zip(named, values, strict=True))
                     row += 1
         except (OSError, pyarrow.ArrowException) as error:
-            raise UsageError(f"{self.path} is damaged after row {row}: {_line(error)}") from None
+            raise UsageError(f"{self.path} is damaged after row {row}: {error}") from None
 
     @cached_property
     def _totals(self) -> tuple[Sequence[int], int]:
@@ -77,7 +77,7 @@ class Parquet(Rows):
                     head = file.read(512)
                 if not head.startswith(b"PAR1"):
                     refuse_other_files(self.path, head)
-            raise UsageError(f"{self.path} is no whole Parquet file: {_line(error)}") from None
+            raise UsageError(f"{self.path} is no whole Parquet file: {error}") from None
 
 
 def _columns(schema: Iterable[Any], outer: str = "") -> Iterator[tuple[str, Any]]:
@@ -123,7 +123,3 @@ def _as_bytes(column: Any) -> Any:
     if types.is_string_view(column.type):
         column = column.cast(pyarrow.string())
     return column if types.is_binary_view(column.type) else column.cast(pyarrow.binary())
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())

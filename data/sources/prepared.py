@@ -74,7 +74,7 @@ class PreparedRows:
                 raise
             except Exception as error:  # ArrayRecord and protobuf raise their own errors
                 raise UsageError(
-                    f"split {self.name} of {self.found.folder} can't be read: {_line(error)}"
+                    f"split {self.name} of {self.found.folder} can't be read: {error}"
                 ) from None
             for number, row in zip(block, rows, strict=True):
                 yield f"{self.found.folder}, {self.name_of(number)}", row
@@ -300,7 +300,3 @@ def _read(path: Path) -> Mapping[str, Any]:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise UsageError(f"{path} can't be read ({error}): prepare the set again") from None
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())

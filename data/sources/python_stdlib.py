@@ -9,7 +9,7 @@ from typing import Any
 from configs.errors import UsageError
 from data.sources.documents import opened_documents, read_text_files
 from data.sources.rows import Opened, View
-from data.sources.source import hold_out
+from data.sources.source import hold_out_validation
 
 LEFT_OUT = frozenset({
     "test", "tests", "idle_test",  # tests
@@ -32,9 +32,8 @@ def open_modules(settings: Any, view: View) -> Opened:
             f"{folder} holds no sources of Python's standard library: install a Python with them, "
             "or train on files of your own (data.source=text_files)"
         )
-    train, validation = hold_out(files, settings.validation_fraction, lambda file: file.name)
-    splits = {"train": train} | ({"validation": validation} if validation else {})
-    return opened_documents(splits, "replace", settings.validation_fraction)
+    documents, share = hold_out_validation({"train": files}, settings)
+    return opened_documents(documents, share, view, invalid_utf8="replace")
 
 
 def _modules(folder: Path) -> Iterator[str]:

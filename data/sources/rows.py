@@ -1,10 +1,10 @@
 """Rows, which readers find and views make raw examples of, and the source that is both together."""
 
-import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import compress, count
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -52,6 +52,33 @@ class Table(Protocol):
         """Yield the wanted rows. fields: the fields that each must have, each with the setting that
         names it. Raises UsageError if a row lacks a field or can't be read."""
         ...
+
+
+@dataclass(frozen=True)
+class ListedRows:
+    """A table of rows that are known when a source is opened, such as files.
+
+    items: what the rows are made of; each has its row's `name`.
+    make: a function that returns the row of an item.
+    """
+
+    name: str
+    items: Sequence[Any]
+    make: Callable[[Any], Row]
+    size: int = 0
+
+    @property
+    def rows(self) -> int:
+        """The number of rows."""
+        return len(self.items)
+
+    def name_of(self, row: int) -> str:
+        """Return the name of row number `row`."""
+        return self.items[row].name
+
+    def read(self, fields: Mapping[str, str], wanted: Wanted = None) -> Iterator[Row]:
+        """Yield the wanted rows, with all their fields."""
+        return map(self.make, self.items if wanted is None else compress(self.items, wanted))
 
 
 @dataclass(frozen=True)
@@ -209,7 +236,7 @@ class RowExamples(Examples):
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for table, wanted in self._wanted():
-            rows = itertools.count() if wanted is None else np.flatnonzero(wanted).tolist()
+            rows = count() if wanted is None else np.flatnonzero(wanted).tolist()
             # Not strict: a file may change while it is read.
             found = zip(rows, table.read(self.view.fields, wanted), strict=False)
             for row, (where, values) in found:

@@ -15,14 +15,14 @@ from data.classes import is_no_value, no_values
 from data.file_stat_cache import FileStatCache
 from data.forms import nfc
 from data.sources.columns import describe_unread, refuse_segments
-from data.sources.file_rows import UserFile, hold_out_files, opened_files
+from data.sources.file_rows import UserFile, opened_files
 from data.sources.files import file_sha256
 from data.sources.opening import open_text
 from data.sources.rows import Opened, View
-from data.sources.source import copies
+from data.sources.source import copies, hold_out_validation
 from data.sources.splits import Layout
 from data.sources.tables import Rows, find_tables, open_rows, refuse_known_names
-from data.sources.values import filled_text_of
+from data.sources.values import text_of
 from data.sources.views import Recordings
 
 _KNOWN = {
@@ -49,7 +49,7 @@ def open_manifests(settings: Any, view: View) -> Opened:
             "recording needs both"
         )
     (layout, _), told = find_tables(settings, view, is_flat=True), list[str]()
-    recordings, share = hold_out_files(_read(layout, settings, view, told), settings)
+    recordings, share = hold_out_validation(_read(layout, settings, view, told), settings)
     told += _copies(recordings)
     for split, of in recordings.items() if not view.numbers_classes else ():
         missing = [one.target for one in of if is_no_value(one.target)]
@@ -82,7 +82,7 @@ def _read(
             for rows in tables:
                 told += rows.warnings
                 for where, row in rows.read(view.fields):
-                    name = filled_text_of(where, row, field, view.invalid_utf8, "path")
+                    name = text_of(where, row, field, view.invalid_utf8, needed="path")
                     target = view.target_of(where, row)
                     path = _file(rows.path.parent, name)
                     if not path.is_file():

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from data.sources.splits import Layout
 
-Item = TypeVar("Item")
+Item = TypeVar("Item", bound=Any)
 
 
 class Examples(Protocol):
@@ -22,10 +22,6 @@ class Examples(Protocol):
         ...
 
     def __iter__(self) -> Iterator[dict[str, Any]]: ...
-
-
-RawSplits = Mapping[str, Examples]
-"""The raw examples of a source by split name, in the order of `splits.SPLITS`."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +45,7 @@ class Source:
     Opening must be quick, because it happens at every start. Reading examples may be slow.
 
     name: the source's name in the configuration.
-    splits: the raw examples of each split.
+    splits: the raw examples of each split, in the order of `splits.SPLITS`.
     key: JSON values that change if the examples change, such as hashes of files. They are part of
         the cache key of the prepared data.
     held_out: share of the training examples that is held out for validation; 0 for none.
@@ -61,7 +57,7 @@ class Source:
     """
 
     name: str
-    splits: RawSplits
+    splits: Mapping[str, Examples]
     key: Mapping[str, Any]
     held_out: float = 0.0
     layout: Layout[Any] | None = None
@@ -77,6 +73,24 @@ def hold_out(
     """Split `items` into training and held-out items, by `held_out_mask` of their names."""
     mask = held_out_mask(map(name, items), fraction)
     return [*itertools.compress(items, ~mask)], [*itertools.compress(items, mask)]
+
+
+def hold_out_validation(
+    items: Mapping[str, list[Item]], settings: Any
+) -> tuple[dict[str, list[Item]], float]:
+    """Return the items of each split, and the share that was held out for validation.
+
+    items: the items of each split; each has a `name`. Without validation,
+        `data.validation_fraction` of those of train is held out, by a hash of their names.
+
+    Splits without items are left out.
+    """
+    splits, share = dict(items), 0.0
+    if "validation" not in items and settings.validation_fraction:
+        share = settings.validation_fraction
+        train, validation = hold_out(items["train"], share, lambda one: one.name)
+        splits |= {"train": train, "validation": validation}
+    return {split: of for split, of in splits.items() if of}, share
 
 
 def copies(files: Mapping[str, Sequence[Any]], things: str) -> Iterator[str]:

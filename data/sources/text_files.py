@@ -12,7 +12,7 @@ from data.sources.documents import Document, opened_documents, read_text_files
 from data.sources.files import find_files, name_below
 from data.sources.opening import compressible, open_text
 from data.sources.rows import Opened, View
-from data.sources.source import hold_out
+from data.sources.source import hold_out_validation
 
 _TABLES = compressible(".jsonl", ".csv", ".tsv")
 _JSON = compressible(".json")
@@ -31,12 +31,18 @@ def open_files(settings: Any, view: View) -> Opened:
     documents = {
         split: _read(split, paths, root, settings) for split, paths in layout.splits.items()
     }
-    held_out = 0.0 if "validation" in documents else settings.validation_fraction
-    if held_out:
-        documents |= _hold_out(documents["train"], settings)
-    warnings = tuple(_tables_among(documents))
+    fraction = settings.validation_fraction
+    if fraction and "validation" not in documents and len(documents["train"]) == 1:
+        documents |= _cut(documents["train"][0], settings)
+    else:
+        documents, fraction = hold_out_validation(documents, settings)
     return opened_documents(
-        documents, settings.invalid_utf8, held_out, layout=layout, warnings=warnings
+        documents,
+        fraction,
+        view,
+        invalid_utf8=settings.invalid_utf8,
+        layout=layout,
+        warnings=tuple(_tables_among(documents)),
     )
 
 
@@ -71,13 +77,9 @@ def _is_table(path: Path) -> bool:
         return _RECORDS.match(file.peek(_HEAD_BYTES).removeprefix(codecs.BOM_UTF8)) is not None
 
 
-def _hold_out(train: Sequence[Document], settings: Any) -> dict[str, list[Document]]:
-    """Divide the training documents into the splits train and validation."""
+def _cut(file: Document, settings: Any) -> dict[str, list[Document]]:
+    """Divide a document into the splits train and validation, which is its end."""
     fraction = settings.validation_fraction
-    if len(train) > 1:
-        parts = hold_out(train, fraction, lambda document: document.name)
-        return dict(zip(("train", "validation"), parts, strict=True))
-    (file,) = train
     cut = int(file.stop * (1 - fraction))
     if not 0 < cut < file.stop:
         raise UsageError(

@@ -11,34 +11,29 @@ _LISTED, _LISTED_CHARACTERS = 12, 40  # the most names listed in messages, and c
 _DEEPEST = 8  # levels of nested fields
 
 
-def text_of(where: str, row: Mapping[str, Any], field: str, invalid_utf8: str) -> str:
+def text_of(
+    where: str, row: Mapping[str, Any], field: str, invalid_utf8: str, needed: str = ""
+) -> str:
     """Return the text in `field` of `row`; the field must exist.
 
     where: the row's location, for errors.
     invalid_utf8: `data.invalid_utf8`.
+    needed: the noun for the text, if it may not be empty.
 
     Raises UsageError if its value is not text.
     """
     text = row[field]
     if isinstance(text, bytes):
-        return decode(text, invalid_utf8, where)
+        text = decode(text, invalid_utf8, where)
     if text is None:
         told = no_text(where, field, "null", ())
         raise UsageError(f"{told}: give it a text, or leave it out")
     if not isinstance(text, str):
         texts = [name for name, value in leaves(row) if isinstance(value, str | bytes)]
         raise no_text(where, field, kind_of(text), texts)
+    if needed and not text.strip():
+        raise UsageError(f"{where}: field {field!r} is empty: every row needs a {needed}")
     return whole_text(text, invalid_utf8, where, field)
-
-
-def filled_text_of(
-    where: str, row: Mapping[str, Any], field: str, invalid_utf8: str, what: str
-) -> str:
-    """Return what `text_of` does. Raises UsageError if it is empty, too. what: what it is."""
-    text = text_of(where, row, field, invalid_utf8)
-    if not text.strip():
-        raise UsageError(f"{where}: field {field!r} is empty: every row needs a {what}")
-    return text
 
 
 def label_of(where: str, row: Mapping[str, Any], field: str, invalid_utf8: str) -> str:

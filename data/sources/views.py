@@ -10,7 +10,7 @@ from data.sources import documents
 from data.sources.file_rows import UserFile
 from data.sources.rows import Table, View
 from data.sources.tables import SUFFIXES
-from data.sources.values import filled_text_of, kind_of, text_of
+from data.sources.values import kind_of, text_of
 
 
 class Texts(View):
@@ -53,7 +53,7 @@ class LabelledTexts(Texts):
 
     def _blocks(self, where: str, row: Mapping[str, Any]) -> Iterator[str]:
         field, _ = self.fields
-        return iter((filled_text_of(where, row, field, self.invalid_utf8, "text"),))
+        return iter((text_of(where, row, field, self.invalid_utf8, needed="text"),))
 
 
 class Pairs(View):

@@ -480,6 +480,13 @@ def test_tables_of_other_programs_are_told_apart(folder):
     )
 
 
+def test_a_path_is_not_its_own_transcript_or_label(folder):
+    for kind in (SoundTranscripts, SoundLabels):
+        field = "text" if kind is SoundTranscripts else "label"
+        told = f"data.path_field={field} names the transcript or label, too"
+        assert told in refusal(folder, kind, path_field=field)
+
+
 @pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
 def test_segments_of_files_are_refused(folder, suffix):
     rows, table = rows_of(folder), folder / f"one.{suffix}"
