@@ -19,20 +19,15 @@ class Field:
 
 
 def flatten(section: Settings, prefix: str = "") -> dict[str, Field]:
-    """Return all fields of `section` and its subsections: path to field.
-
-    The discriminator comes first in each section.
-
-    prefix: written before each path.
-    """
-    declared = type(section).model_fields
+    """Return all fields of `section` and its subsections: path to field. prefix: written before
+    each path."""
     flat: dict[str, Field] = {}
-    for name in sorted(declared, key=lambda name: name != section.discriminator):
+    for name, info in type(section).model_fields.items():
         value = getattr(section, name)
         if isinstance(value, Settings):
             flat |= flatten(value, f"{prefix}{name}.")
         else:
-            flat[f"{prefix}{name}"] = Field(value, declared[name])
+            flat[f"{prefix}{name}"] = Field(value, info)
     return flat
 
 

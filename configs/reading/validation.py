@@ -5,6 +5,8 @@ The values come from a recipe or a `config.json`, the overrides from the command
 """
 
 import ast
+import functools
+import operator
 import re
 import typing
 from collections.abc import Mapping
@@ -242,7 +244,7 @@ def _describe(
         return f"{names.not_of_this_kind(path) if known else names.unknown_field(path)}{where}"
     if path not in names.fields():
         return f"{_describe_section(path, first)}{where}"
-    value = _value_at(values, path)
+    value: Any = functools.reduce(operator.getitem, path.split("."), values)
     shown = quote(value) if isinstance(value, str) else format_value(value)
     valid = names.accepted(path) if info is None or names.is_discriminator(path) else accepts(info)
     return f"{name} must be {valid}, not {shown}{where}"
@@ -278,10 +280,3 @@ def _path(location: tuple[str | int, ...]) -> tuple[str, FieldInfo | None]:
         info = members[0].model_fields.get(part) if members else None
         members = kinds(info) if info else ()
     return ".".join(parts), info
-
-
-def _value_at(values: Values, path: str) -> Any:
-    value: Any = values
-    for name in path.split("."):
-        value = value[name]
-    return value

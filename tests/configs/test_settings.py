@@ -58,11 +58,12 @@ def test_a_field_that_only_bases_have_needs_no_line():
 
 
 @pytest.mark.parametrize("section", Config.model_fields)
-def test_every_field_of_every_kind_has_a_default_and_a_meaning(section):
+def test_every_field_of_every_kind_has_a_default_and_a_meaning_behind_its_kind(section):
     for kind in kinds(Config.model_fields[section]):
         for name, info in kind.model_fields.items():
             assert info.description, f"{kind.__name__}.{name}"
         assert kind().model_fields_set == set()
+        assert kind.discriminator in (None, next(iter(kind.model_fields)))
 
 
 def test_a_source_joins_a_storage_and_a_modality():
