@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from configs.errors import UsageError
+from configs.patterns import is_pattern, matching
 from configs.schema.config import Config
 from configs.schema.data import Mixture
 from configs.schema.pairs import ParallelText
@@ -140,7 +141,7 @@ def _check_files(data: UserFiles) -> None:
 def _is_prefix(path: str) -> bool:
     """Return whether `path` is the beginning of files' names, such as NAME of NAME.en, NAME.de."""
     files = glob.iglob(f"{glob.escape(path)}.*")
-    return not os.path.exists(path) and not glob.has_magic(path) and any(map(os.path.isfile, files))
+    return not os.path.exists(path) and not is_pattern(path) and any(map(os.path.isfile, files))
 
 
 def _check_path(field: str, path: str) -> None:
@@ -158,8 +159,8 @@ def _check_path(field: str, path: str) -> None:
         _check_readable(named, path)
         if not any(files for _, _, files in os.walk(path)):
             raise UsageError(f"{named} is a folder without files")
-    elif glob.has_magic(path):
-        if not any(map(os.path.isfile, glob.iglob(path, recursive=True))):
+    elif is_pattern(path):
+        if not any(map(os.path.isfile, matching(path))):
             raise UsageError(f"{named}: no file matches{_relative_hint(path)}")
     elif os.path.exists(path):
         raise UsageError(f"{named} is no regular file: give a file, as it is read several times")
@@ -214,7 +215,10 @@ def path_hint(path: str) -> str:
 
 
 def _relative_hint(path: str) -> str:
-    """Return a hint that `~` is not expanded, or which folder a relative path starts from."""
+    """Return a hint that `~` is not expanded, that a URL is no file, or which folder a relative
+    path starts from."""
+    if "://" in path:
+        return " (it is a URL, and files are read from this disk: download it first)"
     if path.startswith("~"):
         return " (the shell expands no ~ here: write $HOME)"
     return "" if os.path.isabs(path) else f", seen from {os.getcwd()}"

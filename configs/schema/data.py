@@ -24,6 +24,7 @@ from configs.schema.source import (
     Length,
     PreparedFolder,
     PreparedSet,
+    Shards,
     Splits,
     TokenizedText,
     UserFiles,
@@ -143,6 +144,13 @@ class TFDS(TextField, PreparedSet, Text):
     source: Literal["tfds"] = "tfds"
 
 
+class WebDataset(Shards, TextField, Text):
+    """WebDataset's shards with texts. Each sample is a document."""
+
+    source: Literal["webdataset"] = "webdataset"
+    text_field: PlainText = "txt"
+
+
 class Mixture(TextField, PreparedFolder, Splits, Text):
     """A mixture of several sources of text. Each source provides a share of the examples."""
 
@@ -257,11 +265,21 @@ class Table(UserFiles, LabelledText):
     )
 
 
+class WebDatasetTable(Shards, LabelledText):
+    """WebDataset's shards with labelled texts."""
+
+    source: Literal["webdataset_table"] = "webdataset_table"
+    text_field: PlainText = "txt"
+    label_field: PlainText = "cls"
+
+
 Data = Annotated[
     PythonStdlib
     | TextFiles
     | Records
     | TFDS
+    | WebDataset
+    | WebDatasetTable
     | Mixture
     | Table
     | Conversations

@@ -8,6 +8,7 @@ from configs.schema.source import (
     Length,
     LengthBuckets,
     PreparedSet,
+    Shards,
     Source,
     UserFiles,
 )
@@ -111,6 +112,12 @@ class TFDSPairs(PreparedSet, WrittenPairs):
     source: Literal["tfds_pairs"] = "tfds_pairs"
 
 
+class WebDatasetPairs(Shards, WrittenPairs):
+    """WebDataset's shards with text pairs."""
+
+    source: Literal["webdataset_pairs"] = "webdataset_pairs"
+
+
 class Dates(Pairs):
     """Generated dates in words, and the same dates in digits (ISO 8601). No date appears twice."""
 
@@ -119,4 +126,4 @@ class Dates(Pairs):
     max_target_length: Length = 16
 
 
-AnyPairs = ParallelText | TFDSPairs | Dates
+AnyPairs = ParallelText | TFDSPairs | WebDatasetPairs | Dates

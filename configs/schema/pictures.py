@@ -13,7 +13,7 @@ from configs.schema.settings import (
     Settings,
     field,
 )
-from configs.schema.source import PreparedSet, Source, UserFiles
+from configs.schema.source import PreparedSet, Shards, Source, UserFiles
 
 ImageSize = Annotated[int, Interval(ge=4, le=1024)]
 
@@ -183,4 +183,16 @@ class TFDSPictures(PictureFields, PreparedSet, Pictures):
     source: Literal["tfds_pictures"] = "tfds_pictures"
 
 
-AnyPictures = Digits | ImageFolder | TFDSPictures
+class WebDatasetPictures(PictureFields, Shards, Pictures):
+    """WebDataset's shards with labelled images."""
+
+    source: Literal["webdataset_pictures"] = "webdataset_pictures"
+    image_field: PlainText = field(
+        "jpg;jpeg;png;webp",
+        "Field of a sample that contains the picture. Of several names, separated by semicolons, "
+        "the first that the sample has.",
+    )
+    label_field: PlainText = field("cls", "Field of a sample that contains the class.")
+
+
+AnyPictures = Digits | ImageFolder | TFDSPictures | WebDatasetPictures

@@ -14,7 +14,7 @@ from configs.schema.settings import (
     Settings,
     field,
 )
-from configs.schema.source import DecodedText, LengthBuckets, PreparedSet, Source, UserFiles
+from configs.schema.source import DecodedText, LengthBuckets, PreparedSet, Shards, Source, UserFiles
 from configs.schema.tokenizers import Characters, Tokenizer
 
 Decibels = Annotated[float, Interval(ge=-100.0, le=100.0)]
@@ -269,6 +269,30 @@ class TFDSSoundLabels(SoundField, PreparedSet, Labels):
     source: Literal["tfds_sound_labels"] = "tfds_sound_labels"
 
 
+class SoundShards(SoundField, Shards):
+    """The storage of sources that read WebDataset's shards with recordings."""
+
+    sound_field: PlainText = field(
+        "flac;wav;mp3;ogg",
+        "Field of a sample that contains the recording. Of several names, separated by semicolons, "
+        "the first that the sample has.",
+    )
+
+
+class WebDatasetSoundTranscripts(SoundShards, Transcripts):
+    """WebDataset's shards with recordings and their transcripts."""
+
+    source: Literal["webdataset_sound_transcripts"] = "webdataset_sound_transcripts"
+    text_field: PlainText = "txt"
+
+
+class WebDatasetSoundLabels(SoundShards, Labels):
+    """WebDataset's shards with recordings and their labels."""
+
+    source: Literal["webdataset_sound_labels"] = "webdataset_sound_labels"
+    label_field: PlainText = "cls"
+
+
 class Tones(Transcribed):
     """Generated recordings of telephone numbers as push-button (DTMF) tones, with transcripts."""
 
@@ -301,4 +325,12 @@ class Tones(Transcribed):
             )
 
 
-AnySound = SoundTranscripts | SoundLabels | TFDSSoundTranscripts | TFDSSoundLabels | Tones
+AnySound = (
+    SoundTranscripts
+    | SoundLabels
+    | TFDSSoundTranscripts
+    | TFDSSoundLabels
+    | WebDatasetSoundTranscripts
+    | WebDatasetSoundLabels
+    | Tones
+)

@@ -133,3 +133,18 @@ class DecodedText(Settings):
         "error",
         "Handling of invalid UTF-8. error: data preparation fails; replace: it becomes U+FFFD.",
     )
+
+
+class Shards(DecodedText, UserFiles):
+    """The storage of sources that read WebDataset's shards."""
+
+    path: FilePath | None = field(
+        meaning="The shards: tar files, which may be compressed.",
+        accepts="a file, a folder, or a pattern such as train-{000..012}.tar",
+    )
+
+    def missing_path(self) -> str:
+        return (
+            "say where the shards are, --config.data.path=FOLDER (or a tar file, or a pattern in "
+            "quotes, 'train-{000..012}.tar')"
+        )

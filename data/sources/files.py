@@ -1,6 +1,5 @@
 """Finds the user's files (a file, a folder or a glob), and reads them."""
 
-import glob
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from configs.errors import UsageError
+from configs.patterns import is_pattern, matching
 from data.sources.splits import Layout, assign, listed, trained_on
 
 _SYSTEM_FOLDERS = ("@eadir", "$recycle.bin", "lost+found", "system volume information", "__macosx")
@@ -21,9 +21,10 @@ def find_files(
     """Return the files at `data.path` by split, sorted by name, and the folder that names are
     relative to.
 
-    The path is a file, a folder or a glob. The files of a folder are assigned to splits by
-    `splits.assign`; a file, and what a glob matches, is for training. A folder may have no files.
-    Editors' backups are left out with a warning, except if a glob matches nothing else.
+    The path is a file, a folder, or a pattern as in `configs.patterns`. The files of a folder are
+    assigned to splits by `splits.assign`; a file, and what a pattern matches, is for training. A
+    folder may have no files. Editors' backups are left out with a warning, except if a pattern
+    matches nothing else.
 
     settings: `config.data`.
     accepts: returns whether to take a file of a folder or glob.
@@ -39,10 +40,10 @@ def find_files(
         return replace(layout, warnings=warnings), path
     if path.is_file():
         files, root = [path], path.parent
-    elif not glob.has_magic(given):
+    elif not is_pattern(given):
         raise UsageError(f"{given}: there is no such file or folder")
     else:
-        found = (Path(name) for name in glob.glob(str(path), recursive=True))
+        found = map(Path, matching(str(path)))
         files = sorted(file for file in found if file.is_file() and accepts(file))
         if not files:
             raise UsageError(f"{given}: no file matches")

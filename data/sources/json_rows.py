@@ -24,7 +24,8 @@ def _integer(digits: str) -> int | float:
 _DECODER = json.JSONDecoder(parse_int=_integer)
 
 
-def _decoded(text: str) -> Any:
+def loads(text: str) -> Any:
+    """Return a JSON value, as `json.loads` does, but also of integers of any number of digits."""
     try:
         return json.loads(text)
     except json.JSONDecodeError:
@@ -41,7 +42,7 @@ class JSONLines(Rows):
             where = f"{self.path}, line {number}"
             text = decode(line, self.invalid_utf8, where).removeprefix("\ufeff")
             try:
-                record = _decoded(text)
+                record = loads(text)
             except (json.JSONDecodeError, RecursionError) as error:
                 column = f", column {error.colno}" if isinstance(error, ValueError) else ""
                 if text.strip() == "{":

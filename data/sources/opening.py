@@ -54,11 +54,17 @@ def open_text(path: Path) -> Iterator[io.BufferedReader]:
     Memory does not grow with the file. Raises UsageError if the file can't be read, is damaged, or
     is no UTF-8 text by its first bytes.
     """
+    with open_bytes(path) as plain:
+        refuse_other_files(path, plain.peek(_HEAD_BYTES))
+        yield plain
+
+
+@contextlib.contextmanager
+def open_bytes(path: Path) -> Iterator[io.BufferedReader]:
+    """Open a file as `open_text` does, whatever it contains."""
     try:
         with path.open("rb", buffering=_HEAD_BYTES) as file:
-            plain = _decompressed(path, file)
-            refuse_other_files(path, plain.peek(_HEAD_BYTES))
-            yield plain
+            yield _decompressed(path, file)
     except OSError as error:
         raise unreadable(path, error) from None
 

@@ -16,6 +16,7 @@ from data.sources import (
     text_files,
     tones,
     views,
+    webdataset,
 )
 from data.sources.rows import Reader, open_rows
 from data.sources.source import Source
@@ -35,6 +36,12 @@ SOURCES: dict[str, tuple[Reader, type[views.View]]] = {
     "sound_labels": (sound_manifest.open_manifests, views.LabelledRecordings),
     "tfds_sound_transcripts": (prepared.open_prepared, views.Recordings),
     "tfds_sound_labels": (prepared.open_prepared, views.LabelledRecordings),
+    "webdataset": (webdataset.open_shards, views.Texts),
+    "webdataset_table": (webdataset.open_shards, views.LabelledTexts),
+    "webdataset_pairs": (webdataset.open_shards, views.Pairs),
+    "webdataset_pictures": (webdataset.open_shards, views.Pictures),
+    "webdataset_sound_transcripts": (webdataset.open_shards, views.Recordings),
+    "webdataset_sound_labels": (webdataset.open_shards, views.LabelledRecordings),
 }
 """Each source's reader, which finds rows, and the view that makes raw examples of them."""
 

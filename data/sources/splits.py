@@ -26,7 +26,7 @@ _SPLIT = (
 )
 _ALONE = re.compile(rf"{_SPLIT}(?:\..*)?", re.IGNORECASE | re.DOTALL)
 _FIRST = re.compile(rf"{_SPLIT}(?:[-_ ]|(?=\d)).+", re.IGNORECASE | re.DOTALL)
-_LAST = re.compile(rf".+[-_. ]{_SPLIT}\d*(?:\.[^.]+){{0,2}}", re.IGNORECASE | re.DOTALL)
+_LAST = re.compile(rf".+[-_. ]{_SPLIT}(?:[-_]?\d+)?(?:\.[^.]+){{0,2}}", re.IGNORECASE | re.DOTALL)
 _PARTITION = re.compile(r"\w+=")
 """Begins the names of folders that Hive, Spark and DuckDB write, such as split=train."""
 

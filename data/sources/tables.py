@@ -204,8 +204,9 @@ def no_such_field(
     there = [*there]
     free = [name for name in there if name not in taken and len(name) <= _LONGEST_SUGGESTED]
     near = [name for name in free if name.endswith(f".{field}")]
-    near += difflib.get_close_matches(field, free, n=1, cutoff=0.5)
-    near += [name for name in free if len(field) > 3 and field in name]
+    for one in field.split(";"):
+        near += difflib.get_close_matches(one, free, n=1, cutoff=0.5)
+        near += [name for name in free if len(one) > 3 and one in name]
     hint = f"did you mean {setting}={near[0]}?" if near else f"set {setting}{otherwise}"
     return UsageError(f"{where} has no field {field!r}, but {listed_names(there)}: {hint}")
 

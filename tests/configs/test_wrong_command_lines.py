@@ -336,6 +336,7 @@ def test_missing_text_is_refused(refusal, tmp_path):
         tmp_path / "*.md": "no file matches",
         "gone.txt": "gone.txt is not there, seen from ",
         "~/gone.txt": "write $HOME",
+        "https://somewhere/{0..2}.txt": "it is a URL, and files are read from this disk",
         "": "data.path must be a file, a folder or a glob",
     }
     for path, expected in cases.items():

@@ -27,7 +27,7 @@ ALONE = {
 WITH_MORE = {
     "train": ("imdb_train.csv", "wiki.train.tokens", "train2017", "seg_train", "train-1.jsonl"),
     "validation": ("dev_matched.tsv", "ptb.char.valid.txt", "imdb-dev-00000-of-00003.parquet"),
-    "test": ("test_2016_flickr", "corpus.test.jsonl.gz", "x test"),
+    "test": ("test_2016_flickr", "corpus.test.jsonl.gz", "x test", "in1k-test-007.tar"),
 }
 NEITHER = ("trains", "tests", "trainer.py", "develop", "value.csv", "contest.txt", "latest",
            "document01.txt", "train_dev.csv", "dev-test")  # fmt: skip

@@ -1,0 +1,43 @@
+"""Finds the files of a pattern: a glob, or braces as in shard-{000..012}.tar."""
+
+import glob
+import re
+
+from configs.errors import UsageError
+
+_BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{},]*(?:,[^{},]*)+))\}")
+
+
+def is_pattern(path: str) -> bool:
+    """Return whether `path` has wildcards, or braces that a shell would expand."""
+    return glob.has_magic(path) or _BRACES.search(path) is not None
+
+
+def matching(path: str) -> list[str]:
+    """Return the paths that match a pattern; none if braces alone name nothing that is there.
+
+    Raises UsageError if braces name files of which some are not there.
+    """
+    names = list(dict.fromkeys(_expanded(path)))
+    found = [glob.glob(name, recursive=True) for name in names]
+    missing = [name for name, there in zip(names, found, strict=True) if not there]
+    if missing and len(missing) < len(names):
+        raise UsageError(
+            f"{path}: {missing[0]} is not there, one of {len(missing):,} of {len(names):,} names "
+            "that the braces stand for"
+        )
+    return [one for there in found for one in there]
+
+
+def _expanded(path: str) -> list[str]:
+    """Return the paths that a shell makes of `path`: {08..10} is 08, 09, 10, and {a,b} is a, b."""
+    braces = _BRACES.search(path)
+    if braces is None:
+        return [path]
+    first, last, words = braces.groups()
+    if words is None:
+        parts = [f"{number:0{len(first)}}" for number in range(int(first), int(last) + 1)]
+    else:
+        parts = words.split(",")
+    before, after = path[: braces.start()], path[braces.end() :]
+    return [name for part in parts for name in _expanded(f"{before}{part}{after}")]
