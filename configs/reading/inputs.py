@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from configs.errors import UsageError
-from configs.patterns import is_pattern, matching
+from configs.reading.patterns import is_pattern, matching
 from configs.schema.config import Config
 from configs.schema.data import Mixture
 from configs.schema.pairs import ParallelText

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from configs.errors import UsageError
-from configs.patterns import is_pattern, matching
+from configs.reading.patterns import is_pattern, matching
 from data.sources.splits import Layout, assign, listed, trained_on
 
 _SYSTEM_FOLDERS = ("@eadir", "$recycle.bin", "lost+found", "system volume information", "__macosx")
@@ -21,7 +21,7 @@ def find_files(
     """Return the files at `data.path` by split, sorted by name, and the folder that names are
     relative to.
 
-    The path is a file, a folder, or a pattern as in `configs.patterns`. The files of a folder are
+    The path is a file, a folder, or a pattern as in `configs.reading.patterns`. The files of a folder are
     assigned to splits by `splits.assign`; a file, and what a pattern matches, is for training. A
     folder may have no files. Editors' backups are left out with a warning, except if a pattern
     matches nothing else.

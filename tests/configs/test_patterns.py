@@ -3,7 +3,7 @@
 import pytest
 
 from configs.errors import UsageError
-from configs.patterns import is_pattern, matching
+from configs.reading.patterns import is_pattern, matching
 
 
 @pytest.fixture
