@@ -21,10 +21,10 @@ def find_files(
     """Return the files at `data.path` by split, sorted by name, and the folder that names are
     relative to.
 
-    The path is a file, a folder, or a pattern as in `configs.reading.patterns`. The files of a folder are
-    assigned to splits by `splits.assign`; a file, and what a pattern matches, is for training. A
-    folder may have no files. Editors' backups are left out with a warning, except if a pattern
-    matches nothing else.
+    The path is a file, a folder, or a pattern as in `configs.reading.patterns`. The files of a
+    folder are assigned to splits by `splits.assign`; a file, and what a pattern matches, is for
+    training. A folder may have no files. Editors' backups are left out with a warning, except if a
+    pattern matches nothing else.
 
     settings: `config.data`.
     accepts: returns whether to take a file of a folder or glob.
