@@ -163,7 +163,9 @@ def test_a_name_that_no_file_has_is_refused(tmp_path):
         check_recipe(folder, config)
 
 
-@pytest.mark.parametrize("origin", ["none", str(WORKDIRS / "attention_text")])
+@pytest.mark.parametrize(
+    "origin", ["none", str(WORKDIRS / "attention_text")], ids=["none", "workdir"]
+)
 def test_fields_are_ignored_of_folders_of_hugging_face_alone(tmp_path, origin):
     (tmp_path / "recipe.py").write_text(RECIPE)
     fields = {"train.ignore_fields": "a", "train.initialize_from": origin}
