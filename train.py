@@ -313,11 +313,11 @@ class Run:
         summary = summarize_start(self.program, example, self.dataset.splits["train"], splits)
         self.log.start(summary, first_step=first)
         self.compile(example)
-        ahead = prefetch.stream(self.batches, first, train.steps, self.config.data.workers)
-        stream = self.step_log.waiting_for(ahead)
+        stream = prefetch.stream(self.batches, first, train.steps, self.config.data.workers)
 
         for step in range(first + 1, train.steps + 1):
-            rows = next(stream)
+            with self.step_log.waiting():
+                rows = next(stream)
             train_step = self.steps.get(shapes_of(rows)) or self.compile(rows)
             batch = put_batch(rows, self.program.batch_sharding, batch_size)
             profiler.begin(step)

@@ -101,7 +101,9 @@ class Batches:
             plan = self._plan(block)
             found = self._read(plan.numbers[place], plan.records[place])
             codec = self._codec(plan.shapes[place] if plan.shapes else None)
-            return codec.augmented_batch(found, self._seed, plan.examples[place])
+            if codec.is_augmented:
+                return codec.augmented_batch(found, self._seed, plan.examples[place])
+            return codec.batch(found)
         places = self._examples(batch)
         there = places < self._count
         codec = self._codec(self._shape(batch))

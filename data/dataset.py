@@ -51,6 +51,11 @@ class ExampleCodec(ABC):
         return False
 
     @property
+    def is_augmented(self) -> bool:
+        """True if training batches are made by `augmented_batch`."""
+        return False
+
+    @property
     @abstractmethod
     def dtype(self) -> np.dtype:
         """The dtype of a record; `object` if records are bytes of varying length."""
@@ -65,12 +70,12 @@ class ExampleCodec(ABC):
     def augmented_batch(
         self, records: NDArray[Any], seed: int, examples: NDArray[np.int64]
     ) -> dict[str, NDArray[Any]]:
-        """Return a training batch, with random augmentation if the codec has any.
+        """Return a training batch with random augmentation. Only if `is_augmented`.
 
         examples: the example number of each row, int64 [B]. The same seed and example number always
         give the same augmentation.
         """
-        return self.batch(records)
+        raise NotImplementedError
 
     def padded_to(self, shape: PaddedShape) -> Self:
         """Return a copy that pads batches to `shape`. Only for examples with lengths."""

@@ -50,8 +50,10 @@ class PixelCodec(ExampleCodec):
     augmentation: Any
 
     @property
-    def is_expensive(self) -> bool:
+    def is_augmented(self) -> bool:
         return is_on(self.augmentation)
+
+    is_expensive = is_augmented
 
     @property
     def dtype(self) -> np.dtype:
@@ -71,11 +73,10 @@ class PixelCodec(ExampleCodec):
         self, pictures: NDArray[Any], seed: int, examples: NDArray[np.int64]
     ) -> dict[str, NDArray[Any]]:
         batch = self.batch(pictures)
-        if is_on(self.augmentation):
-            images = batch["image"]
-            for row in np.flatnonzero(batch["weights"]):
-                random = generator(seed, examples[row])
-                images[row] = augment(images[row], random, self.augmentation)
+        images = batch["image"]
+        for row in np.flatnonzero(batch["weights"]):
+            random = generator(seed, examples[row])
+            images[row] = augment(images[row], random, self.augmentation)
         return batch
 
 
@@ -97,6 +98,10 @@ class ImageFileCodec(ExampleCodec):
     max_value: float | None = None
     dtype = np.dtype(object)
     is_expensive = True
+
+    @property
+    def is_augmented(self) -> bool:
+        return is_on(self.augmentation)
 
     def broken_record(self) -> bytes:
         """Return the placeholder that is stored for a broken image."""

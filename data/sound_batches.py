@@ -44,7 +44,11 @@ class SoundCodec(ExampleCodec):
 
     @property
     def is_expensive(self) -> bool:
-        return self.waveforms or is_on(self.augmentation)
+        return self.waveforms or self.is_augmented
+
+    @property
+    def is_augmented(self) -> bool:
+        return is_on(self.augmentation)
 
     def encode(self, waveform: Waveform, targets: Sequence[int] | NDArray[np.int32]) -> bytes:
         """Return the record of a recording. targets: its label, or the tokens of its transcript."""
@@ -73,9 +77,6 @@ class SoundCodec(ExampleCodec):
     def augmented_batch(
         self, recordings: NDArray[Any], seed: int, examples: NDArray[np.int64]
     ) -> dict[str, NDArray[Any]]:
-        if not is_on(self.augmentation):
-            return self.batch(recordings)
-
         def frames(row: int, stored: NDArray[np.float32]) -> NDArray[np.float32]:
             return self._augmented(stored, generator(seed, examples[row]))
 

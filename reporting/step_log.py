@@ -35,7 +35,7 @@ class StepLog:
         self._checkpoints, self._log, self._progress = checkpoints, log, progress
         self._skipped = 0  # consecutive skipped steps up to `last_step`
         self.last_step = 0
-        self.waiting_for, self.restart_clock = self._meter.waiting_for, self._meter.restart_clock
+        self.waiting, self.restart_clock = self._meter.waiting, self._meter.restart_clock
 
     def push(self, step: int, metrics: Scalars, rows: Mapping[str, np.ndarray]) -> None:
         """Store the metrics of `step`, which may still be running, and log the previous step.

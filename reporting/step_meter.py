@@ -1,8 +1,8 @@
 """Reads the metrics of steps one step late, and measures throughput and input waits."""
 
+import contextlib
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import jax
 import numpy as np
@@ -61,18 +61,14 @@ class StepMeter:
         self._rates: dict[str, float] | None = None
         self._begin()
 
-    def waiting_for(self, batches: Iterator[Any]) -> Iterator[Any]:
-        """Yield the same batches, and measure how long each one takes to arrive."""
-        while True:
-            asked = time.perf_counter()
-            try:
-                batch = next(batches)
-            except StopIteration:
-                return
-            waited = time.perf_counter() - asked
-            if waited > _SHORT and self._are_devices_idle():
-                self._waited += waited
-            yield batch
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Measure how long the block takes, in which a batch is requested."""
+        asked = time.perf_counter()
+        yield
+        waited = time.perf_counter() - asked
+        if waited > _SHORT and self._are_devices_idle():
+            self._waited += waited
 
     def push(self, step: int, metrics: Scalars, **known: float) -> Ready:
         """Store the metrics of `step` and further numbers that are known on the host. Return the

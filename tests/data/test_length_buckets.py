@@ -19,6 +19,7 @@ class NumberCodec(ExampleCodec):
 
     shape: tuple[int, ...] = ()
     dtype = np.dtype([("number", "<i8")])
+    is_augmented = True
 
     def batch(self, records: Any) -> dict[str, Any]:
         padded = np.zeros((len(records), *self.shape), np.float32)

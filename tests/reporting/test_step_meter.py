@@ -1,7 +1,6 @@
 """What counts as waiting for input, and when the metrics of a step are read."""
 
 import time
-from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -24,21 +23,15 @@ def numbers(loss: float = 0.0) -> Scalars:
     return jax.block_until_ready(Scalars.of({"loss": loss, "weight": 8.0}))
 
 
-def slow_batches(seconds: float) -> Iterator[str]:
-    while True:
-        time.sleep(seconds)
-        yield "a batch"
-
-
 def test_waiting_while_the_devices_are_busy_costs_nothing():
     x = jnp.eye(512)
     long_step(x).block_until_ready()
     for _ in range(100):
         busy = meter()
-        batches = busy.waiting_for(slow_batches(0.001))
         metrics = Scalars(long_step(x)[None], ("weight",))
         busy.push(1, metrics)
-        assert next(batches) == "a batch"
+        with busy.waiting():
+            time.sleep(0.001)
         if not metrics.is_ready():  # Beside other work the step may be over before: then again.
             break
     assert not metrics.is_ready()
@@ -49,16 +42,13 @@ def test_waiting_while_the_devices_are_busy_costs_nothing():
 def test_waiting_while_they_have_nothing_to_do_counts():
     idle = meter()
     idle.push(1, numbers())
-    next(idle.waiting_for(slow_batches(0.05)))
+    with idle.waiting():
+        time.sleep(0.05)
     began = time.perf_counter()
     idle.drain()
     rates = idle.take_rates()
     busy = time.perf_counter() - began
     assert 0.05 / (0.05 + busy + 0.5) < rates["input_wait_fraction"] <= 1.0
-
-
-def test_batches_end_where_they_end():
-    assert list(meter().waiting_for(iter([1, 2]))) == [1, 2]
 
 
 def pushed(one: StepMeter, steps: range) -> dict[int, list[int]]:
