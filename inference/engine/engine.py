@@ -82,7 +82,8 @@ class Engine:
     expects_more: whether requests may arrive at any time, as in a server, and should start soon. A
         dispatch then ends when a slot may become free, and is short while one is free.
 
-    The engine uses the smallest of `sizes` and of `rooms` that suffice for the current requests.
+    The engine uses the smallest of `sizes` and of `rooms` that suffice for the current requests and
+    their texts so far; the room grows with them.
 
     Attributes: `limit` is the largest number of tokens of a prompt and its text together; None if
     there is no limit. `text_room` is the number of tokens of a text and its prediction in which
@@ -290,10 +291,19 @@ class Engine:
         self._slots = self._programs.resize(self._params, self._slots, kept_B, room)
 
     def _needed(self, job: Job) -> int:
-        """Return the number of tokens for which a job needs room in its slot."""
+        """Return the number of tokens for which a job needs room in its slot: those of the next
+        dispatch included, but not all that the request allows, because a step takes longer with
+        more room."""
         if self.limit is None:
             return 0
-        return min(job.prompt_tokens + job.request.max_tokens, self.limit)
+        most = min(job.prompt_tokens + job.request.max_tokens, self.limit)
+        if job.constraint is not None and not job.has_begun:
+            return most  # `_begin` appends the tokens that the constraint determines.
+        if not job.has_begun or job.state is not None:
+            return min(len(job.ids) + MOST_STEPS, most)
+        # With speculation, the dispatch in flight may generate more tokens than its steps.
+        in_flight = MOST_STEPS if job.request.speculates else 0
+        return min(job.read_granted - job.steps_left + in_flight + MOST_STEPS, most)
 
     def _fill_slots(self) -> None:
         for slot, job in enumerate(self._jobs):
@@ -382,7 +392,7 @@ class Engine:
         if self.limit is not None:
             job.steps_left = min(job.steps_left, self.limit - job.read)
         assert job.steps_left > 0, "a slot that can't write would never end its text"
-        job.steps_granted = job.written + job.steps_left
+        job.steps_granted, job.read_granted = job.written + job.steps_left, job.read + job.steps_left
         row = self._programs.row_arrays(
             job.request.sampling,
             key_2=job.key,

@@ -32,6 +32,7 @@ class Job:
     state: the model state of one row while tokens are unread; None while a slot has it.
     steps_left: the number of steps that the slot can still take, as far as the host knows.
     steps_granted: the number of generated tokens after these steps.
+    read_granted: the number of tokens in the model state after these steps.
     keep_after: the numbers of tokens after which the state is kept for other requests.
     cached_tokens: the number of tokens whose state was kept from another request.
     logprobs, prompt_logprobs: as in `Completion`.
@@ -76,7 +77,8 @@ class Job:
         elif request.prediction is not None:
             self.prediction = request.prediction
         self.unread: Sequence[int] = self.ids[:-1]
-        self.read = self.cached_tokens = self.steps_left = self.steps_granted = 0
+        self.read = self.cached_tokens = 0
+        self.steps_left = self.steps_granted = self.read_granted = 0
         self.state: ModelState | None = None
         self.keep_after: set[int] = set()
         self.logprobs: list[TokenLogprob] = []

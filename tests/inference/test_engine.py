@@ -44,7 +44,7 @@ SOME_MIXERS = ("attention", "window", "mixture")
 
 def build(changes: dict) -> tuple[nnx.Module, Programs]:
     """A decoder that seldom ends a text, and its programs with all options."""
-    module = make_decoder(vocabulary_size=17, max_length=CONTEXT, **changes)
+    module = make_decoder(vocabulary_size=17, **{"max_length": CONTEXT} | changes)
     kernel = module.embedding.head.kernel
     kernel[...] = kernel[...].at[:, TOKENIZER.separator_id].mul(0.1)
     graph, _ = nnx.split(module)
@@ -170,6 +170,38 @@ def test_other_sizes_and_rooms_give_the_same_texts(mixture):
     expected = alone(mixture, requests, sizes=(4,))
     found = arriving(engine_of(mixture, rooms=(32, CONTEXT)), requests)
     assert sum(a.text == b.text for a, b in zip(expected, found, strict=True)) >= 31
+
+
+@pytest.mark.parametrize("speculates", [False, True], ids=["alone", "speculation"])
+def test_the_room_grows_with_the_texts(speculates):
+    """A request that may become long takes no more room than its text needs so far."""
+    rooms = (48, 96, 192, 256)
+    module, programs = build({"pattern": "AR", "recurrence": "gru", "max_length": rooms[-1]})
+    _, params = nnx.split(module)
+    draw = random.Random(0)
+    prompts = ["".join(draw.choices(LETTERS, k=length)) for length in (3, 3, 5, 9, 12, 15, 60, 130)]
+    endless = ((TOKENIZER.separator_id, -100.0),)
+    requests = [
+        Request(
+            prompt,
+            max_tokens=120,
+            sampling=Sampling(seed=seed, logit_bias=endless),
+            speculation=speculates,
+        )
+        for seed, prompt in enumerate(prompts)
+    ]
+    texts, seen = [], set()
+    for one in (rooms, rooms[-1:]):
+        engine = Engine(programs, params, TOKENIZER, context=rooms[-1], sizes=(1,), rooms=one)
+        for request in requests:
+            job = engine.submit(request)
+            while engine.step():
+                seen.add(engine._room)
+            texts.append(job.completion.text)
+    grown, whole = texts[: len(requests)], texts[len(requests) :]
+    assert sum(a == b for a, b in zip(grown, whole, strict=True)) >= len(requests) - 1
+    assert {len(text) for text in whole} == {120}
+    assert {48, 192, 256} <= seen
 
 
 def test_a_kept_prefix_gives_what_the_whole_prompt_gives(mixture):
