@@ -8,8 +8,9 @@ from functools import cached_property
 from typing import Any
 
 from configs.errors import UsageError
-from data.sources.opening import lines_of, without_compression
+from data.sources.opening import lines_of
 from data.sources.rows import Row
+from data.sources.suffixes import without_compression
 from data.sources.tables import Rows, check_fields
 from data.sources.values import decode
 

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 from configs.errors import UsageError
 from configs.reading.patterns import is_pattern, matching
 from data.sources.splits import Layout, assign, listed, trained_on
+from data.sources.suffixes import without_compression
 
 _SYSTEM_FOLDERS = ("@eadir", "$recycle.bin", "lost+found", "system volume information", "__macosx")
 _BACKUPS = ("~", ".bak", ".orig", ".swp")
@@ -29,12 +30,13 @@ def find_files(
     settings: `config.data`.
     accepts: returns whether to take a file of a folder or glob.
 
-    Raises UsageError if there is no such file or folder, if no file matches a glob, or if a folder
-    is not clearly divided into splits.
+    Raises UsageError if there is no such file or folder, if no file matches a glob, if a file and
+    its compressed copy are there, or if a folder is not clearly divided into splits.
     """
     given, path, left_out = settings.path, Path(settings.path).expanduser(), list[Path]()
     if path.is_dir():
         files = sorted(file for file in files_in(path, left_out) if accepts(file))
+        refuse_copies(files)
         layout = assign(files, lambda file: name_below(path, file), settings)
         warnings = (*_left_out(path, filter(accepts, left_out)), *layout.warnings)
         return replace(layout, warnings=warnings), path
@@ -48,6 +50,7 @@ def find_files(
         if not files:
             raise UsageError(f"{given}: no file matches")
         kept = [file for file in files if not _is_backup(file.name)] or files
+        refuse_copies(kept)
         left_out, files = sorted({*files} - {*kept}), kept
         root = Path(os.path.commonpath([file.parent for file in files]))
     names = [name_below(root, file) for file in files] if settings.splits == "names" else []
@@ -74,6 +77,19 @@ def files_in(folder: Path, left_out: list[Path] | None = None) -> Iterator[Path]
                     left_out.append(path)
             else:  # with links to what is not there: reading them is an error
                 yield path
+
+
+def refuse_copies(paths: Iterable[Path]) -> None:
+    """Raise UsageError if two of `paths` are a file and its compressed copy by their names, in one
+    folder: every example would be read twice."""
+    found: dict[tuple[Path, str], Path] = {}
+    for path in paths:
+        first = found.setdefault((path.parent, without_compression(path.name)), path)
+        if first != path:
+            raise UsageError(
+                f"{first} and {path} are copies of one file by their names, and every example "
+                "would be read twice: move one of them elsewhere"
+            )
 
 
 def is_hidden(name: str) -> bool:

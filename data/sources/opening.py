@@ -19,9 +19,6 @@ from configs.errors import UsageError
 from configs.files import GIT_LFS_POINTER
 from data.sources.files import unreadable
 
-COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
-"""The suffixes that a compressed file may have after its own."""
-
 _HEAD_BYTES = 2**18
 _FEWEST_BYTES = 32  # fewer prove nothing
 _SMALL = bytes(range(16))
@@ -94,17 +91,6 @@ def refuse_other_files(path: Path, head: bytes) -> None:
             f"{path} is {encoding} text: save it as UTF-8, for instance with "
             f"iconv -f {encoding} -t UTF-8 {path} > NEW"
         )
-
-
-def compressible(*suffixes: str) -> tuple[str, ...]:
-    """Return `suffixes`, and each of them followed by each of `COMPRESSED`."""
-    return tuple(suffix + end for suffix in suffixes for end in ("", *COMPRESSED))
-
-
-def without_compression(name: str) -> str:
-    """Return the name of a file without the suffix of compressed files."""
-    end = next((end for end in COMPRESSED if name.endswith(end)), "")
-    return name.removesuffix(end)
 
 
 class _Decompressed(io.RawIOBase):

@@ -9,10 +9,11 @@ from typing import Any
 
 from configs.errors import UsageError
 from data.file_stat_cache import FileStatCache
-from data.sources.files import files_in, is_hidden, name_below
-from data.sources.opening import lines_of, without_compression
+from data.sources.files import files_in, is_hidden, name_below, refuse_copies
+from data.sources.opening import lines_of
 from data.sources.rows import Opened, Row, View, Wanted
 from data.sources.splits import assign, split_of
+from data.sources.suffixes import without_compression
 from data.sources.tables import TABLE_SUFFIXES, listed, open_tables
 from data.sources.values import decode
 
@@ -99,6 +100,11 @@ def _find(settings: Any) -> dict[str, Sides]:
     if is_folder and not (sources or targets or any(map(_is_table, there))):
         there = sorted(files_in(folder))
         sources, targets = (_side(folder, there, language) for language in languages)
+    begin = "" if is_folder else path.name
+    refuse_copies(
+        one for one in there if one.name.startswith(begin)
+        and any(_without(one.name, language) is not None for language in languages)
+    )  # fmt: skip
     if not is_folder:
         if path in (*sources.values(), *targets.values()):
             name = next(filter(None, (_without(path.name, language) for language in languages)))

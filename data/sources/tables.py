@@ -16,9 +16,10 @@ from configs.errors import UsageError, blaming
 from data.file_stat_cache import FileStatCache
 from data.sources.columns import describe_unread
 from data.sources.files import file_sha256, find_files, is_hidden, name_below
-from data.sources.opening import COMPRESSED, compressible, open_text, without_compression
+from data.sources.opening import open_text
 from data.sources.rows import Opened, Row, View, Wanted
 from data.sources.splits import Layout
+from data.sources.suffixes import COMPRESSED, compressible, without_compression
 from data.sources.values import leaves, listed_names
 
 JSON_LINES = compressible(".jsonl")
@@ -120,7 +121,7 @@ def open_tables(settings: Any, view: View) -> Opened:
 
 
 def open_rows(path: Path, name: str, view: View) -> Rows:
-    """Return the rows of a file. The suffix of its path, before one of `opening.COMPRESSED`,
+    """Return the rows of a file. The suffix of its path, before one of `suffixes.COMPRESSED`,
     determines the format; JSON that begins with a bracket is an array.
 
     name: as in `Rows`.

@@ -10,9 +10,10 @@ from typing import Any
 from configs.errors import UsageError
 from data.sources.documents import Document, opened_documents, read_text_files
 from data.sources.files import find_files, name_below
-from data.sources.opening import compressible, open_text
+from data.sources.opening import open_text
 from data.sources.rows import Opened, View
 from data.sources.source import hold_out_validation
+from data.sources.suffixes import compressible
 
 _TABLES = compressible(".jsonl", ".csv", ".tsv")
 _JSON = compressible(".json")
