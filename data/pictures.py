@@ -25,7 +25,7 @@ from data.codecs.pictures import ImageShape, decode_picture, encode_picture, pic
 from data.dataset import ExampleCodec, Split
 from data.driver import Part, Preparation
 from data.length_buckets import Lengths
-from data.progress import Progress
+from data.progress import Progress, delayed, in_blocks
 
 VERSION = 4
 """Part of the cache key. Increment it when this file makes different examples."""
@@ -169,7 +169,7 @@ class PicturePreparation(Preparation):
     def decide(self, parts: Sequence[Part], progress: Progress) -> dict[str, Any]:
         """Return the shape of all images, and whether to store them as pixels."""
         settings, size = self.settings, self.settings.image_size
-        width, height = (size, size) if size else _common_size(_sizes(parts))
+        width, height = (size, size) if size else _common_size(_sizes(parts, progress))
         shape = (height, width, settings.channels or self.sources[0].channels)
         if settings.decoded != "auto":
             return {"shape": shape, "as_pixels": settings.decoded == "arrays"}
@@ -178,7 +178,7 @@ class PicturePreparation(Preparation):
         if fits and self._random_resized:
             most = _kept_side(shape, settings.crop_ratio)
             train = [part for part in parts if part.split == "train"]
-            fits = all(min(size) <= most for size in _sizes(train))
+            fits = all(min(size) <= most for size in _sizes(train, progress))
         return {"shape": shape, "as_pixels": fits}
 
     def codec(self, split: str, lengths: Lengths | None = None) -> PixelCodec | ImageFileCodec:
@@ -236,10 +236,11 @@ class PicturePreparation(Preparation):
         return {name: value for name, value in found.items() if value != usual[name]}
 
 
-def _sizes(parts: Sequence[Part]) -> Iterator[tuple[int, int]]:
+def _sizes(parts: Sequence[Part], progress: Progress) -> Iterator[tuple[int, int]]:
     """Yield the width and height of each image with a readable header."""
     for part in parts:
-        for one in part.examples:
+        stage, total = part.stage("measuring"), len(part.examples)
+        for (one,) in in_blocks(part.examples, 1, delayed(progress), stage, total, part.things):
             try:
                 yield picture_size(one["image"])
             except ValueError:

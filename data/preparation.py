@@ -54,7 +54,7 @@ def prepare(
     `cache_key`, which include all relevant settings and file hashes. So a changed file or setting
     gives a new folder. Raises UsageError if the source or the prepared data can't be used.
     """
-    sources = open_sources(settings)
+    sources = open_sources(settings, progress)
     kind = _KINDS.get(settings.source) or _KINDS[settings.modality]
     preparation = kind(sources, settings)
     source_key: Any = sources[0].key

@@ -1,6 +1,7 @@
 """Finds the user's files (a file, a folder or a glob), and reads them."""
 
 import hashlib
+import io
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -9,6 +10,7 @@ from typing import Any, NoReturn
 
 from configs.errors import UsageError
 from configs.reading.patterns import is_pattern, matching
+from data.progress import Reached, unwatched
 from data.sources.splits import Layout, assign, listed, trained_on
 from data.sources.suffixes import without_compression
 
@@ -130,10 +132,23 @@ def read_file(path: Path) -> bytes:
         raise unreadable(path, error) from None
 
 
-def file_sha256(path: Path) -> str:
+class WatchedFile(io.FileIO):
+    """A file, opened for reading, that calls `reached` after each block."""
+
+    def __init__(self, path: Path, reached: Reached):
+        super().__init__(path)
+        self._reached = reached
+
+    def readinto(self, buffer: Any) -> int:
+        count = super().readinto(buffer)
+        self._reached(self.tell())
+        return count
+
+
+def file_sha256(path: Path, reached: Reached = unwatched) -> str:
     """Return the SHA-256 of a file, read in blocks. Raises UsageError if it can't be read."""
     try:
-        with path.open("rb") as file:
+        with WatchedFile(path, reached) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise unreadable(path, error) from None

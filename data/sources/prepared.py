@@ -15,6 +15,7 @@ import numpy as np
 
 from configs.errors import UsageError
 from data.cache import digest
+from data.progress import Progress
 from data.sources.files import is_hidden
 from data.sources.prepared_sound import decode_feature, rate_of
 from data.sources.rows import Opened, Row, View, Wanted
@@ -190,8 +191,8 @@ def open_set(settings: Any) -> PreparedSet:
     return PreparedSet(folder, f"data.name={settings.name}", info, fields)
 
 
-def open_prepared(settings: Any, view: View) -> Opened:
-    """Open the set `data.name`, with its splits train, validation and test.
+def open_prepared(settings: Any, view: View, progress: Progress) -> Opened:
+    """Open the set `data.name`, with its splits train, validation and test. Nothing slow is read.
 
     Raises UsageError if the set or one of its features is missing, or if a feature has another
     type.

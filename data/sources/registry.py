@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from data.progress import Progress, silent
 from data.sources import (
     conversations,
     dates,
@@ -53,14 +54,18 @@ GENERATED: dict[str, Callable[[Any], Source]] = {
 """The sources that make their examples themselves."""
 
 
-def open_source(settings: Any) -> Source:
-    """Open the source named by `settings` (the configuration's `data`). Raises UsageError."""
+def open_source(settings: Any, progress: Progress = silent) -> Source:
+    """Open the source named by `settings` (the configuration's `data`). Raises UsageError.
+
+    progress: reports only what takes long.
+    """
     if settings.source in GENERATED:
         return GENERATED[settings.source](settings)
-    return open_rows(settings, *SOURCES[settings.source])
+    return open_rows(settings, *SOURCES[settings.source], progress)
 
 
-def open_sources(settings: Any) -> tuple[Source, ...]:
-    """Open all sources of a mixture; for other settings, open the single source."""
+def open_sources(settings: Any, progress: Progress = silent) -> tuple[Source, ...]:
+    """Open all sources of a mixture; for other settings, open the single source. progress: as in
+    `open_source`."""
     members = settings.part_settings() if settings.source == "mixture" else (settings,)
-    return tuple(map(open_source, members))
+    return tuple(open_source(one, progress) for one in members)

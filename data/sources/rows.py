@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from configs.errors import UsageError
 from data.classes import assign_classes
+from data.progress import Progress, delayed, silent, track
 from data.sources.source import Examples, Source, held_out_mask
 from data.sources.splits import SPLITS, Layout
 from data.sources.values import label_of
@@ -188,8 +189,9 @@ class View:
         return getattr(self.settings, setting, setting.removesuffix("_field"))
 
 
-Reader = Callable[[Any, View], Opened]
-"""A function that finds the rows that `settings` (`config.data`) describe, for a view."""
+Reader = Callable[[Any, View, Progress], Opened]
+"""A function that finds the rows that `settings` (`config.data`) describe, for a view, and reports
+its progress if it takes long."""
 
 
 @dataclass(frozen=True)
@@ -257,16 +259,25 @@ class RowExamples(Examples):
         )
 
 
-def open_rows(settings: Any, reader: Reader, view_type: type[View]) -> Source:
+def _labels(examples: RowExamples, split: str, progress: Progress) -> Iterator[str]:
+    """Yield the label of each row, and report progress if that takes long."""
+    stage, total = f"reading labels of {split}", len(examples)
+    return track(examples.labels(), delayed(progress), stage, total, "labels")
+
+
+def open_rows(
+    settings: Any, reader: Reader, view_type: type[View], progress: Progress = silent
+) -> Source:
     """Return the source of the raw examples that a view makes of the rows that a reader finds.
 
     settings: `config.data`.
+    progress: reports only what takes long.
 
     If there is no validation split, `data.validation_fraction` of the training rows is held out.
     Raises UsageError if there are no rows, or if they are wrong at first sight.
     """
     view = view_type(settings)
-    opened = reader(settings, view)
+    opened = reader(settings, view, progress)
     splits = {split: RowExamples(tables, view) for split, tables in opened.tables.items()}
     fraction = opened.held_out
     if fraction is None:
@@ -281,7 +292,7 @@ def open_rows(settings: Any, reader: Reader, view_type: type[View]) -> Source:
     classes, warnings = opened.classes, opened.warnings
     if view.numbers_classes and classes is None:
         found = assign_classes(
-            {split: Counter(examples.labels()) for split, examples in splits.items()},
+            {split: Counter(_labels(of, split, progress)) for split, of in splits.items()},
             thing=view.things.removesuffix("s"),
             validation_is_cut=fraction > 0,
         )

@@ -14,6 +14,7 @@ from configs.reading.inputs import nearest_path
 from data.classes import is_no_value, no_values
 from data.file_stat_cache import FileStatCache
 from data.forms import nfc
+from data.progress import Progress
 from data.sources.columns import describe_unread, refuse_segments
 from data.sources.file_rows import UserFile, opened_files
 from data.sources.files import file_sha256
@@ -35,7 +36,7 @@ _KNOWN = {
 _TO_TABLE = r"""awk -F'|' 'BEGIN {print "path\ttext"} {print "wavs/" $1 ".wav\t" $NF}'"""
 
 
-def open_manifests(settings: Any, view: View) -> Opened:
+def open_manifests(settings: Any, view: View, progress: Progress) -> Opened:
     """Open the recordings in the tables at `data.path`, with their transcripts or labels.
 
     Without a validation split, `data.validation_fraction` of the recordings is held out, chosen by
@@ -49,7 +50,8 @@ def open_manifests(settings: Any, view: View) -> Opened:
             "recording needs both"
         )
     (layout, _), told = find_tables(settings, view, is_flat=True), list[str]()
-    recordings, share = hold_out_validation(_read(layout, settings, view, told), settings)
+    every = _read(layout, settings, view, progress, told)
+    recordings, share = hold_out_validation(every, settings)
     told += _copies(recordings)
     for split, of in recordings.items() if not view.numbers_classes else ():
         missing = [one.target for one in of if is_no_value(one.target)]
@@ -58,7 +60,7 @@ def open_manifests(settings: Any, view: View) -> Opened:
 
 
 def _read(
-    layout: Layout[Path], settings: Any, view: Recordings, told: list[str]
+    layout: Layout[Path], settings: Any, view: Recordings, progress: Progress, told: list[str]
 ) -> dict[str, list[UserFile]]:
     """Return the recordings of each split.
 
@@ -73,27 +75,28 @@ def _read(
     }
     for table in itertools.chain.from_iterable(opened.values()):
         _check_columns(table, view.fields)
-    told += describe_unread(opened, view.fields, settings)
+    told += describe_unread(opened, view.fields, settings, progress)
     for split, tables in opened.items():
-        found[split], missing = [], []
+        listed, missing = list[tuple[Path, str, str]](), []
+        for rows in tables:
+            told += rows.warnings
+            for where, row in rows.read(view.fields):
+                name = text_of(where, row, field, view.invalid_utf8, needed="path")
+                path = _file(rows.path.parent, name)
+                listed.append((path, name, view.target_of(where, row)))
+                if not path.is_file():
+                    missing.append((where, rows.path, name))
+        if missing:
+            raise _missing(missing)
+        if not listed:
+            raise UsageError(f"{tables[0].path} holds no recording")
+        paths = [*dict.fromkeys(path for path, *_ in listed)]
         with FileStatCache(
             settings, "recordings", str(tables[0].path.absolute()), split
         ) as file_stat_cache:
-            for rows in tables:
-                told += rows.warnings
-                for where, row in rows.read(view.fields):
-                    name = text_of(where, row, field, view.invalid_utf8, needed="path")
-                    target = view.target_of(where, row)
-                    path = _file(rows.path.parent, name)
-                    if not path.is_file():
-                        missing.append((where, rows.path, name))
-                    elif not missing:
-                        sha256 = file_stat_cache.of(path, file_sha256)
-                        found[split].append(UserFile(path, name, target, sha256))
-        if missing:
-            raise _missing(missing)
-        if not found[split]:
-            raise UsageError(f"{tables[0].path} holds no recording")
+            hashes = file_stat_cache.of_all(paths, file_sha256, progress, f"opening {split}")
+        sha256 = dict(zip(paths, hashes, strict=True))
+        found[split] = [UserFile(path, *one, sha256[path]) for path, *one in listed]
     return found
 
 
