@@ -6,6 +6,7 @@ What is particular to a kind of example is in its subclass of `Preparation`.
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from hashlib import blake2b
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, ClassVar
@@ -42,6 +43,8 @@ class Part:
     names: the names of the examples; empty if they have none.
     lengths: the lengths of the examples, int32 [examples, L] for each block; empty if batches are
         not padded to varying lengths.
+    contents: the `content_hash` of each record, uint64 [examples] for each block; empty if it does
+        not matter which ones are in training too.
     counts: fields of `Split`, by name.
     warnings: messages for the user, besides those of `note`.
     """
@@ -57,6 +60,7 @@ class Part:
     written: int = 0
     names: list[str] = field(default_factory=list)
     lengths: list[NDArray[np.int32]] = field(default_factory=list)
+    contents: list[NDArray[np.uint64]] = field(default_factory=list)
     counts: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     _notes: dict[tuple[str, str], tuple[int, str]] = field(default_factory=dict)
@@ -110,6 +114,15 @@ class Part:
         }
 
 
+NO_CONTENT = 0
+"""In place of a `content_hash`, for examples that count for nothing."""
+
+
+def content_hash(content: bytes | NDArray[Any]) -> int:
+    """Return a hash of what a model sees of an example, of 64 bits. `NO_CONTENT` is none."""
+    return int.from_bytes(blake2b(content, digest_size=8).digest()) or 1
+
+
 class Preparation(ABC):
     """How one kind of example is prepared. Each kind has a subclass.
 
@@ -121,12 +134,16 @@ class Preparation(ABC):
 
     things: ClassVar[str]
     """Plural noun for the raw examples in messages."""
+    layout: ClassVar[int] = 2
+    """Part of the name of a folder of prepared data. Increment it when the files, the counts or the
+    warnings of this kind change, but not the records."""
 
     def __init__(self, sources: Sequence[Source], settings: Any):
         self.sources, self.settings = sources, settings
         self.decided: dict[str, Any] = {}
         self.warnings: list[str] = []
         self._tokenizer: Tokenizer | None = None
+        self._learnt = np.empty(0, np.uint64)  # the hashes of the contents of train
         self._names = settings.parts if settings.source == "mixture" else ()
 
     @abstractmethod
@@ -282,7 +299,22 @@ class Preparation(ABC):
             write_names(path, part.names)
         if part.lengths:
             write_lengths(path, np.concatenate(part.lengths))
+        self._tell_copies(part)
         return sha256
+
+    def _tell_copies(self, part: Part) -> None:
+        """Warn of examples that are in train too, whose records were written before."""
+        contents = np.concatenate([np.empty(0, np.uint64), *part.contents])
+        if part.split == "train":
+            self._learnt = contents
+            return
+        (copies,) = np.nonzero(np.isin(contents, self._learnt) & (contents != NO_CONTENT))
+        if copies.size:
+            name = part.names[copies[0]] if part.names else f"number {copies[0]}"
+            part.warnings.append(
+                f"{copies.size:,} of {part.written:,} {self.things} of {part.split} are in train "
+                f"too, such as {name}: what they measure was learnt by heart"
+            )
 
     def _check_broken(self, parts: Sequence[Part]) -> None:
         """Raise UsageError if too many examples are broken, or all examples of a part."""

@@ -17,7 +17,7 @@ from configs.errors import UsageError
 from data.classes import assign_classes, is_no_value, no_values
 from data.dataset import ExampleCodec, Split, token_type
 from data.document_encoding import documents_key, encode_documents
-from data.driver import Part, Preparation
+from data.driver import Part, Preparation, content_hash
 from data.length_buckets import Lengths
 from data.progress import AT_ONCE, Progress, delayed, in_blocks, track
 
@@ -64,6 +64,7 @@ class LabelledTextPreparation(Preparation):
     `piece` (the number), `text` and `label`, a string."""
 
     things = "texts"
+    layout = 3
     _number_of: Mapping[str, int]  # of a label: the number of its class
 
     def key(self) -> dict[str, Any]:
@@ -108,6 +109,8 @@ class LabelledTextPreparation(Preparation):
                 count += len(stored)
                 block.append((stored, self._number_of[first["label"]]))
             part.total += len(block)
+            contents = [content_hash(tokens) for tokens, _ in block]
+            part.contents.append(np.array(contents, np.uint64))
             yield codec.encode(block)
         part.counts["tokens"] = count
         part.warnings += no_values(missing, f"{part.total:,} texts of {part.split}")

@@ -23,7 +23,7 @@ from configs.data_spec import DataSpec
 from data.augmentation import augment, generator, is_on, random_box
 from data.codecs.pictures import ImageShape, decode_picture, encode_picture, picture_size
 from data.dataset import ExampleCodec, Split
-from data.driver import Part, Preparation
+from data.driver import NO_CONTENT, Part, Preparation, content_hash
 from data.length_buckets import Lengths
 from data.progress import Progress, delayed, in_blocks
 
@@ -154,6 +154,7 @@ class PicturePreparation(Preparation):
     optionally a `name` and a `path` (for error messages)."""
 
     things = "pictures"
+    layout = 3
 
     def key(self) -> dict[str, Any]:
         pixels = ("image_size", "channels", "crop_ratio", "max_value")
@@ -195,6 +196,8 @@ class PicturePreparation(Preparation):
         store = partial(_store, codec, self.settings.view, self.decided["as_pixels"])
         with ThreadPoolExecutor(os.cpu_count()) as threads:
             for group in part.read("decoding", _AT_ONCE):
+                images = [one["image"] for one in group]
+                contents = np.array([*threads.map(content_hash, images)], np.uint64)
                 block = np.empty(len(group), codec.dtype)
                 for row, (found, notes) in enumerate(threads.map(store, group)):
                     names.append(group[row].get("name"))
@@ -203,8 +206,9 @@ class PicturePreparation(Preparation):
                         part.note(note, where, comma=";")
                     if isinstance(found, str):
                         part.broken.add(where, found)
-                        found = codec.broken_record()
+                        found, contents[row] = codec.broken_record(), NO_CONTENT
                     block[row] = found
+                part.contents.append(contents)
                 yield block
         if None not in names:
             part.names = [name for name in names if name is not None]

@@ -20,9 +20,6 @@ from data.sources.registry import open_sources
 from data.text import TextPreparation
 from data.text_pairs import PairPreparation
 
-LAYOUT = 2
-"""Part of the name of a folder of prepared data. Increment it when its files or counts change."""
-
 _METADATA = "metadata.json"
 
 _KINDS: dict[str, type[Preparation]] = {
@@ -61,7 +58,7 @@ def prepare(
     if settings.source == "mixture":
         source_key = [[source.name, source.key] for source in sources]
     cache_key = preparation.cache_key()
-    contents = {"layout": LAYOUT, "source": settings.source, "contents": source_key}
+    contents = {"layout": preparation.layout, "source": settings.source, "contents": source_key}
     name = f"{settings.source}-{digest(contents | cache_key)[:24]}"
     folder = cache_dir(settings) / "prepared" / name
     prepared_by = {"source": digest(source_key), **json.loads(json.dumps(cache_key))}

@@ -14,7 +14,7 @@ from data.progress import Progress
 from data.sources.file_rows import UserFile, opened_files
 from data.sources.files import file_sha256, files_in, is_hidden, name_below
 from data.sources.rows import Opened, View
-from data.sources.source import copies, hold_out_validation
+from data.sources.source import hold_out_validation
 from data.sources.splits import assign_folders, listed, split_of
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff")
@@ -53,7 +53,7 @@ def open_folder(settings: Any, view: View, progress: Progress) -> Opened:
     warnings += describe_joined_forms(
         (name for one in found.values() for name in one.folders()), "classes"
     )
-    warnings += [*alike(classes), *copies(pictures, "pictures")]
+    warnings += [*alike(classes)]
     trained = {classes[one.target] for one in pictures["train"]}
     warnings += held_out_classes(classes, trained, "picture")
     return opened_files(

@@ -20,7 +20,7 @@ from data.sources.file_rows import UserFile, opened_files
 from data.sources.files import file_sha256
 from data.sources.opening import open_text
 from data.sources.rows import Opened, View
-from data.sources.source import copies, hold_out_validation
+from data.sources.source import hold_out_validation
 from data.sources.splits import Layout
 from data.sources.tables import Rows, find_tables, open_rows, refuse_known_names
 from data.sources.values import text_of
@@ -52,7 +52,7 @@ def open_manifests(settings: Any, view: View, progress: Progress) -> Opened:
     (layout, _), told = find_tables(settings, view, is_flat=True), list[str]()
     every = _read(layout, settings, view, progress, told)
     recordings, share = hold_out_validation(every, settings)
-    told += _copies(recordings)
+    told += _repeated(recordings)
     for split, of in recordings.items() if not view.numbers_classes else ():
         missing = [one.target for one in of if is_no_value(one.target)]
         told += no_values(missing, f"{len(of):,} transcripts of {split}")
@@ -125,9 +125,8 @@ def _check_columns(table: Rows, fields: Mapping[str, str]) -> None:
     refuse_segments(table, fields)
 
 
-def _copies(recordings: Mapping[str, Sequence[UserFile]]) -> Iterator[str]:
-    """Yield warnings about recordings that are listed twice in a split, or are both in training and
-    held out."""
+def _repeated(recordings: Mapping[str, Sequence[UserFile]]) -> Iterator[str]:
+    """Yield warnings about recordings that are listed twice in a split."""
     for split, of in recordings.items():
         counts, targets = Counter(one.name for one in of), dict[str, set[str]]()
         for one in of:
@@ -143,7 +142,6 @@ def _copies(recordings: Mapping[str, Sequence[UserFile]]) -> Iterator[str]:
                 f"{len(twice):,} of {len(counts):,} recordings of {split} have several rows, such "
                 f"as {twice[0]}: each row counts"
             )
-    yield from copies(recordings, "recordings")
 
 
 def _missing(rows: Sequence[tuple[str, Path, str]]) -> UsageError:

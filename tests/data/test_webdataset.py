@@ -451,6 +451,32 @@ def test_files_of_a_sample_in_several_places_are_refused(tmp_path):
         )
 
 
+COPIED = {"labelled text": "texts", "pairs": "pairs", "pictures": "pictures",
+          "transcripts": "recordings", "labels of sounds": "recordings"}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", COPIED)
+def test_samples_that_are_in_train_too_are_told_as_other_readers_tell_them(tmp_path, kind):
+    of_shards, of_files, make, options = KINDS[kind]
+    plain, shards = tmp_path / "plain", tmp_path / "shards"
+    plain.mkdir()
+    for split, numbers in {"train": range(12), "test": range(10, 16)}.items():
+        pack(shards / f"{split}-0.tar", make(plain, split, numbers))
+    options = options | {"validation_fraction": 0.0}
+
+    def copies(settings) -> str:
+        (line,) = [line for line in told(settings) if "in train too" in line]
+        return line
+
+    start = f"2 of 6 {COPIED[kind]} of test are in train too, such as "
+    end = ": what they measure was learnt by heart"
+    line = copies(of_shards(path=str(shards), **options))
+    assert line.startswith(f"{start}test-0.tar:") and line.endswith(end)
+    line = copies(of_files(path=str(plain), **options))
+    assert line.startswith(start) and line.endswith(end)
+    assert line == copies(of_files(path=str(plain), **options))  # of what is prepared already, too
+
+
 def test_damage_is_told_with_its_place(tmp_path):
     path, files = tmp_path / "a.tar", text_samples("one", "two" * 1000, "three")
     whole = pack(path, files).read_bytes()
