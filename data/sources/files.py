@@ -12,7 +12,7 @@ from configs.errors import UsageError
 from configs.reading.patterns import is_pattern, matching
 from data.progress import Reached, unwatched
 from data.sources.splits import Layout, assign, listed, trained_on
-from data.sources.suffixes import without_compression
+from data.sources.suffixes import ARCHIVES, without_compression
 
 _SYSTEM_FOLDERS = ("@eadir", "$recycle.bin", "lost+found", "system volume information", "__macosx")
 _BACKUPS = ("~", ".bak", ".orig", ".swp")
@@ -57,6 +57,16 @@ def find_files(
         root = Path(os.path.commonpath([file.parent for file in files]))
     names = [name_below(root, file) for file in files] if settings.splits == "names" else []
     return Layout({"train": files}, {}, (*_left_out(root, left_out), *trained_on(names))), root
+
+
+def hold_archives(given: str) -> bool:
+    """Return whether a file, or at least a quarter of the files of a folder or pattern, are tar
+    archives by their names; descriptions may be beside them."""
+    path = Path(given).expanduser()
+    found = files_in(path) if path.is_dir() else map(Path, matching(str(path)))
+    names = [file.name.lower() for file in found]
+    archives = sum(name.endswith(ARCHIVES) for name in names)
+    return 0 < len(names) <= 4 * archives
 
 
 def files_in(folder: Path, left_out: list[Path] | None = None) -> Iterator[Path]:

@@ -268,7 +268,7 @@ def _inside(folder: Path, name: str, given: str) -> Path:
     hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(there) or 'nothing'}."
     raise UsageError(
         f"data.name={given}: {folder} has no {name}; {hint} A set is prepared with "
-        f"{_command(given)}"
+        f"{_command(given)}; data.data_dir is the folder of all sets"
     )
 
 

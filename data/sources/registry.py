@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+from configs.errors import UsageError
+from configs.schema.source import UserFiles
 from data.progress import Progress, silent
 from data.sources import (
     conversations,
@@ -19,6 +21,7 @@ from data.sources import (
     views,
     webdataset,
 )
+from data.sources.files import hold_archives
 from data.sources.rows import Reader, open_rows
 from data.sources.source import Source
 
@@ -61,7 +64,10 @@ def open_source(settings: Any, progress: Progress = silent) -> Source:
     """
     if settings.source in GENERATED:
         return GENERATED[settings.source](settings)
-    return open_rows(settings, *SOURCES[settings.source], progress)
+    try:
+        return open_rows(settings, *SOURCES[settings.source], progress)
+    except UsageError as error:
+        raise UsageError(f"{error}{_hint_at_shards(settings)}") from None
 
 
 def open_sources(settings: Any, progress: Progress = silent) -> tuple[Source, ...]:
@@ -69,3 +75,19 @@ def open_sources(settings: Any, progress: Progress = silent) -> tuple[Source, ..
     `open_source`."""
     members = settings.part_settings() if settings.source == "mixture" else (settings,)
     return tuple(open_source(one, progress) for one in members)
+
+
+def _hint_at_shards(settings: Any) -> str:
+    """Return, for data that can't be opened, which source reads the tar files at `data.path`; an
+    empty text if it has none."""
+    reader, own = SOURCES[settings.source]
+    if reader is webdataset.open_shards or not isinstance(settings, UserFiles) or not settings.path:
+        return ""
+    shards = [  # the most particular one last
+        name
+        for name, (reader, view) in SOURCES.items()
+        if reader is webdataset.open_shards and issubclass(own, view)
+    ]
+    if not shards or not hold_archives(settings.path):
+        return ""
+    return f". Tar files that are shards of WebDataset are read by data.source={shards[-1]}"

@@ -9,6 +9,7 @@ import tarfile
 import tracemalloc
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +18,9 @@ from PIL import Image
 
 import train
 from configs.errors import UsageError
-from configs.schema.data import Table, TextFiles, WebDataset, WebDatasetTable
+from configs.reading.inputs import check_inputs
+from configs.schema.conversations import Conversations
+from configs.schema.data import Records, Table, TextFiles, WebDataset, WebDatasetTable
 from configs.schema.pairs import ParallelText, WebDatasetPairs
 from configs.schema.pictures import ImageFolder, WebDatasetPictures
 from configs.schema.sound import (
@@ -530,6 +533,44 @@ def test_an_archive_without_files_is_told_to_be_empty(tmp_path, compress):
 def test_a_folder_without_shards_is_refused(tmp_path):
     (tmp_path / "000.txt").write_text("unpacked")
     assert "holds no shard of WebDataset: .tar" in refusal(WebDataset(path=str(tmp_path)))
+
+
+OTHERS = {
+    TextFiles: "webdataset",
+    Records: "webdataset",
+    Table: "webdataset_table",
+    ParallelText: "webdataset_pairs",
+    ImageFolder: "webdataset_pictures",
+    SoundTranscripts: "webdataset_sound_transcripts",
+    SoundLabels: "webdataset_sound_labels",
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+@pytest.mark.parametrize("suffix", [".tar", ".tar.gz", ".tgz"])
+def test_other_sources_name_the_one_that_reads_shards(tmp_path, kind, suffix):
+    path = pack(tmp_path / f"train-000{suffix}", text_samples("one"))
+    if suffix != ".tar":
+        path.write_bytes(gzip.compress(path.read_bytes()))
+    (tmp_path / "train-000_stats.json").write_text("{}")  # as img2dataset leaves beside its shards
+    for given in (tmp_path, path, f"{tmp_path}/*{suffix}"):
+        settings = kind(path=str(given))
+        with pytest.raises(UsageError) as raised:
+            check_inputs(SimpleNamespace(data=settings))
+            open_source(settings)
+        assert "\n" not in str(raised.value)
+        assert str(raised.value).endswith(f" are read by data.source={OTHERS[kind]}")
+
+
+def test_no_source_of_shards_is_named_where_there_are_none(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"\xff\xfea\0")
+    with pytest.raises(UsageError, match="iconv") as raised:
+        open_source(TextFiles(path=str(tmp_path)))
+    assert "webdataset" not in str(raised.value)
+    path = pack(tmp_path / "chat.tar", text_samples("one"))
+    with pytest.raises(UsageError) as raised:
+        open_source(Conversations(path=str(path)))
+    assert "webdataset" not in str(raised.value)
 
 
 def test_a_label_that_training_never_shows_is_refused(tmp_path):
