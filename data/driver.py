@@ -79,18 +79,15 @@ class Part:
             self.total += len(block)
             yield block
 
-    def note(
-        self, what: str, first: str = "", *, count: int = 1, things: str = "", comma: str = ","
-    ) -> None:
-        """Count `count` examples for the warning "COUNT of TOTAL THINGS of SPLIT WHAT, such as
+    def note(self, what: str, first: str = "", *, count: int = 1, things: str = "") -> None:
+        """Count `count` examples for the warning "COUNT of TOTAL THINGS of SPLIT WHAT; such as
         FIRST".
 
         first: the name of an example; the first that is given is told.
         things: the plural noun, if it is not that of the examples.
-        comma: what is written before "such as".
         """
         if count:
-            such = f"{comma} such as {first}" if first else ""
+            such = f"; such as {first}" if first else ""
             known, such = self._notes.get((things or self.things, what), (0, such))
             self._notes[things or self.things, what] = known + count, such
 

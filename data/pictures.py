@@ -203,7 +203,7 @@ class PicturePreparation(Preparation):
                     names.append(group[row].get("name"))
                     where = group[row].get("path", names[-1] or f"{part.split} {len(names) - 1}")
                     for note in notes:
-                        part.note(note, where, comma=";")
+                        part.note(note, where)
                     if isinstance(found, str):
                         part.broken.add(where, found)
                         found, contents[row] = codec.broken_record(), NO_CONTENT

@@ -80,7 +80,7 @@ def test_a_new_kind_of_example_is_one_class(tmp_path):
     assert train.names() == [f"number {value}" for value in (1, 3, 0, 5, 7)]
     assert (train.examples, train.left_out, train.broken, train.lengths) == (5, 2, None, None)
     assert dataset.warnings == (
-        "2 of 7 numbers of train are below 0, and left out, such as number -2",
+        "2 of 7 numbers of train are below 0, and left out; such as number -2",
         "1 of 7 values of train are 0",
         "1 of 2 values of test are 0",
     )
@@ -99,7 +99,7 @@ def test_a_split_of_which_nothing_is_left_is_told_with_its_messages(tmp_path):
     with pytest.raises(UsageError) as raised:
         prepare(tmp_path, train=TRAIN, test=[-1, -2])
     assert str(raised.value) == (
-        "no number of test is left: 2 of 2 numbers of test are below 0, and left out, such as "
+        "no number of test is left: 2 of 2 numbers of test are below 0, and left out; such as "
         "number -1"
     )
 

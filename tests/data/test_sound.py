@@ -315,13 +315,13 @@ def test_what_is_strange_is_told_and_stays(folder):
     write_table(folder / "test.csv", tests[2:3])
     told = warnings(folder, validation_fraction=0.0)
     assert told == warnings(folder, validation_fraction=0.0)  # of what is prepared already, too
-    first, every = ", such as sounds/0", "where model.subsampling is 4"
+    first, every = "; such as sounds/0", "where model.subsampling is 4"
     for words in (
         "1 of 24 recordings of train have several rows, such as sounds/03.wav: each row counts",
         "have rows that contradict each other, such as sounds/03.wav: 'one' and 'two'",
         f"1 of 25 recordings of train have an empty transcript{first}0.wav",
         f"1 of 25 recordings of train have a transcript too long for CTC {every}{first}1",
-        "1 of 25 recordings of train have nothing but silence, such as sounds/silence.wav",
+        "1 of 25 recordings of train have nothing but silence; such as sounds/silence.wav",
         "1 of 7 recordings of test have a transcript with characters, or words, that are not in",
         "1 of 7 recordings of test are in train too, such as sounds/02.ogg",
         "batches of train: ",
@@ -346,7 +346,7 @@ def test_what_is_too_long_is_left_out_and_told_and_moves_no_other(folder, kind):
 
     told = warnings(folder, max_seconds=0.85, **changes)
     assert (
-        "1 of 26 recordings of train last longer than data.max_seconds=0.85, and are left out, "
+        "1 of 26 recordings of train last longer than data.max_seconds=0.85, and are left out; "
         "such as sounds/long.wav" in told
     )
     assert "1 of 32 recordings are broken, and count for nothing" in told
@@ -516,7 +516,7 @@ def test_without_a_limit_hours_are_left_out_and_told(folder, monkeypatch):
     told = warnings(folder, validation_fraction=0.0)
     assert (
         "1 of 25 recordings of train last longer than 1 seconds (data.max_seconds may allow more), "
-        "and are left out, such as sounds/long.wav" in told
+        "and are left out; such as sounds/long.wav" in told
     )
 
 
