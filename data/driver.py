@@ -185,6 +185,11 @@ class Preparation(ABC):
         return lengths.padding(self.settings.global_batch_size)
 
     @property
+    def length_buckets(self) -> int:
+        """The most lengths that batches are padded to; 0 if all have the same length."""
+        return 0
+
+    @property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer, once it is made or opened. Only for data with tokens."""
         assert self._tokenizer is not None
@@ -192,7 +197,7 @@ class Preparation(ABC):
 
     def cache_key(self) -> dict[str, Any]:
         """Return all that determines the records, except the examples, as JSON values."""
-        if self._has_tokenizer:
+        if self.settings.has_tokenizer:
             return self.key() | {"tokenizer": tokenizer_key(self.settings.tokenizer)}
         return self.key()
 
@@ -201,7 +206,7 @@ class Preparation(ABC):
         values."""
         parts = self._parts(progress)
         self.decided = self.decide(parts, progress)
-        if self._has_tokenizer:
+        if self.settings.has_tokenizer:
             self._make_tokenizer([part for part in parts if part.split == "train"], progress)
             self.tokenizer.save(folder / TOKENIZER)
         hashes: dict[str, Any] = {}
@@ -226,7 +231,7 @@ class Preparation(ABC):
         Raises UsageError if too many examples are broken.
         """
         self.decided, warnings = metadata["decided"], [*metadata["warnings"]]
-        if self._has_tokenizer:
+        if self.settings.has_tokenizer:
             self._tokenizer = Tokenizer.load(folder / TOKENIZER)
         parts: dict[str, list[tuple[int, Split]]] = {}
         for stored in metadata["parts"]:
@@ -235,7 +240,7 @@ class Preparation(ABC):
             parts.setdefault(split, []).append((source, opened))
             warnings += _lines(stored, self._names[source] if self._names else "")
         splits = {split: self._joined(split, of) for split, of in parts.items()}
-        if self._may_break:
+        if self.settings.may_break:
             allowed, messages = self.settings.broken_fraction, metadata["broken"]
             total = sum(split.examples + (split.left_out or 0) for split in splits.values())
             count = sum(split.broken or 0 for split in splits.values())
@@ -251,26 +256,18 @@ class Preparation(ABC):
             warnings=tuple(warnings),
         )
 
-    @property
-    def _has_tokenizer(self) -> bool:
-        return hasattr(self.settings, "tokenizer")
-
-    @property
-    def _may_break(self) -> bool:
-        """Whether examples may be broken, that is, can't be decoded."""
-        return hasattr(self.settings, "broken_fraction")
-
     def _parts(self, progress: Progress) -> list[Part]:
         """Return all parts that have labels."""
-        broken = Broken(self.things, 0, getattr(self.settings, "broken_fraction", 0.0))
+        allowed = self.settings.broken_fraction if self.settings.may_break else 0.0
+        broken = Broken(self.things, 0, allowed)
         parts = []
         for number, source in enumerate(self.sources):
             name = self._names[number] if self._names else ""
             for split, examples in source.splits.items():
-                if self._may_break and split != "train" and not _has_labels(examples):
+                if self.settings.may_break and split != "train" and not _has_labels(examples):
                     self.warnings.append(f"{split} has no labels, and is left out")
                     continue
-                broken.total += len(examples) if self._may_break else 0
+                broken.total += len(examples) if self.settings.may_break else 0
                 parts.append(Part(split, number, name, examples, self.things, broken, progress))
         return parts
 
@@ -290,7 +287,7 @@ class Preparation(ABC):
 
         count, sha256 = write_records(path, counted())
         part.counts["examples"] = count
-        if self._may_break:
+        if self.settings.may_break:
             part.counts["broken"] = part.broken.count - before
         if part.names:
             write_names(path, part.names)
@@ -324,7 +321,7 @@ class Preparation(ABC):
                 )
 
     def _open(self, split: str, path: Path, counts: Mapping[str, Any]) -> Split:
-        lengths = open_lengths(path, getattr(self.settings, "length_buckets", 0))
+        lengths = open_lengths(path, self.length_buckets)
         codec, counts = self.codec(split, lengths), dict(counts)
         if lengths is not None and split == "train":
             counts["padding"] = self.padding(codec, lengths)

@@ -122,6 +122,10 @@ class SoundPreparation(Preparation):
         return [hashes, self.sources[0].classes]
 
     @property
+    def length_buckets(self) -> int:
+        return self.settings.length_buckets
+
+    @property
     def _is_transcribed(self) -> bool:
         return self.settings.modality == "transcribed_sound"
 

@@ -149,6 +149,10 @@ class PairPreparation(Preparation):
         return DataSpec(vocabulary_size=size, max_source_length=source, max_length=target)
 
     @property
+    def length_buckets(self) -> int:
+        return self.settings.length_buckets
+
+    @property
     def _limits(self) -> PaddedShape:
         return self.settings.max_source_length, self.settings.max_target_length
 

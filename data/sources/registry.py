@@ -26,18 +26,18 @@ from data.sources.rows import Reader, open_rows
 from data.sources.source import Source
 
 SOURCES: dict[str, tuple[Reader, type[views.View]]] = {
-    "python_stdlib": (python_stdlib.open_modules, views.Texts),
-    "text_files": (text_files.open_files, views.Texts),
+    "python_stdlib": (python_stdlib.open_modules, views.FileTexts),
+    "text_files": (text_files.open_files, views.FileTexts),
     "records": (tables.open_tables, views.Texts),
     "tfds": (prepared.open_prepared, views.Texts),
     "table": (tables.open_tables, views.LabelledTexts),
     "conversations": (conversations.open_conversations, conversations.Conversations),
     "parallel_text": (parallel_text.open_pairs, views.Pairs),
     "tfds_pairs": (prepared.open_prepared, views.Pairs),
-    "image_folder": (image_folder.open_folder, views.Pictures),
+    "image_folder": (image_folder.open_folder, views.FilePictures),
     "tfds_pictures": (prepared.open_prepared, views.Pictures),
-    "sound_transcripts": (sound_manifest.open_manifests, views.Recordings),
-    "sound_labels": (sound_manifest.open_manifests, views.LabelledRecordings),
+    "sound_transcripts": (sound_manifest.open_manifests, views.ListedRecordings),
+    "sound_labels": (sound_manifest.open_manifests, views.ListedLabelledRecordings),
     "tfds_sound_transcripts": (prepared.open_prepared, views.Recordings),
     "tfds_sound_labels": (prepared.open_prepared, views.LabelledRecordings),
     "webdataset": (webdataset.open_shards, views.Texts),

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from configs.errors import UsageError
+from configs.schema.source import DecodedText
 from data.classes import assign_classes
 from data.progress import Progress, delayed, silent, track
 from data.sources.source import Examples, Source, held_out_mask
@@ -138,28 +139,38 @@ class View:
 
     @cached_property
     def invalid_utf8(self) -> str:
-        """`data.invalid_utf8`."""
-        return getattr(self.settings, "invalid_utf8", "error")
+        """`data.invalid_utf8`; "error" for sources without this field."""
+        return self.settings.invalid_utf8 if isinstance(self.settings, DecodedText) else "error"
+
+    @property
+    def text_field(self) -> str:
+        """The field with the text or transcript."""
+        return self.settings.text_field
+
+    @property
+    def label_field(self) -> str:
+        """The field with the label."""
+        return self.settings.label_field
 
     @property
     def text_fields(self) -> dict[str, str]:
-        """The field with the text or transcript, as in `fields`."""
-        return {self._field("text_field"): "data.text_field"}
+        """`text_field`, as in `fields`."""
+        return {self.text_field: "data.text_field"}
 
     @property
     def label_fields(self) -> dict[str, str]:
-        """The field with the label, as in `fields`."""
-        return {self._field("label_field"): "data.label_field"}
+        """`label_field`, as in `fields`."""
+        return {self.label_field: "data.label_field"}
 
     def label_of(self, where: str, row: Mapping[str, Any]) -> str:
         """Return the label of a row as text. where: the row's location, for errors."""
-        return label_of(where, row, self._field("label_field"), self.invalid_utf8)
+        return label_of(where, row, self.label_field, self.invalid_utf8)
 
     def number_of(self, where: str, row: Mapping[str, Any]) -> Any:
         """Return the number of a row's class; while classes have no numbers, what the row has."""
         if self.numbers is not None:
             return self.numbers[self.label_of(where, row)]
-        value = row[self._field("label_field")]
+        value = row[self.label_field]
         return value if isinstance(value, int) else self.label_of(where, row)
 
     def examples(self, name: str, where: str, row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -183,10 +194,6 @@ class View:
         if first is not None:
             next(self.examples(table.name, *first), None)
         return first is not None
-
-    def _field(self, setting: str) -> str:
-        """Return the field that a setting names; without this setting, its usual name."""
-        return getattr(self.settings, setting, setting.removesuffix("_field"))
 
 
 Reader = Callable[[Any, View, Progress], Opened]

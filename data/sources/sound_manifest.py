@@ -24,7 +24,7 @@ from data.sources.source import hold_out_validation
 from data.sources.splits import Layout
 from data.sources.tables import Rows, find_tables, open_rows, refuse_known_names
 from data.sources.values import text_of
-from data.sources.views import Recordings
+from data.sources.views import ListedRecordings
 
 _KNOWN = {
     "data.path_field": ("file_name", "audio_filepath", "audio_path", "audio", "file", "wav"),
@@ -43,7 +43,7 @@ def open_manifests(settings: Any, view: View, progress: Progress) -> Opened:
     a hash of each path as written in the table. Raises UsageError, for instance if an audio file is
     missing.
     """
-    assert isinstance(view, Recordings)
+    assert isinstance(view, ListedRecordings)
     if len(view.fields) < 2:
         raise UsageError(
             f"data.path_field={settings.path_field} names the transcript or label, too: a "
@@ -60,7 +60,7 @@ def open_manifests(settings: Any, view: View, progress: Progress) -> Opened:
 
 
 def _read(
-    layout: Layout[Path], settings: Any, view: Recordings, progress: Progress, told: list[str]
+    layout: Layout[Path], settings: Any, view: ListedRecordings, progress: Progress, told: list[str]
 ) -> dict[str, list[UserFile]]:
     """Return the recordings of each split.
 

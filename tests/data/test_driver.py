@@ -64,7 +64,9 @@ class Numbers(Preparation):
 def prepare(folder, **splits) -> tuple[Any, list]:
     make = lambda value: {"name": f"number {value}", "value": value}  # noqa: E731
     examples = {split: MadeExamples(of, make) for split, of in splits.items()}
-    settings = SimpleNamespace(source="numbers", global_batch_size=2)
+    settings = SimpleNamespace(
+        source="numbers", global_batch_size=2, has_tokenizer=False, may_break=False
+    )
     seen: list = []
     report = lambda *what: seen.append(what)  # noqa: E731
     metadata = Numbers([Source("numbers", examples, {})], settings).write(folder, report)
@@ -113,6 +115,6 @@ def test_examples_of_a_source_are_read_once_for_each_pass(tmp_path):
             return super().__iter__()
 
     examples = {"train": Counted(TRAIN, lambda value: {"name": str(value), "value": value})}
-    settings = SimpleNamespace(source="numbers", global_batch_size=2)
+    settings = SimpleNamespace(source="numbers", has_tokenizer=False, may_break=False)
     Numbers([Source("numbers", examples, {})], settings).write(tmp_path, silent)
     assert passes == [7]
