@@ -72,7 +72,7 @@ def refuse_segments(table: "Rows", read: Iterable[str]) -> None:
 
 
 def _look(
-    tables: Mapping[Path, "Rows"], read: Sequence[str], path: Path, _: Reached
+    tables: Mapping[Path, "Rows"], read: Sequence[str], path: Path, reached: Reached
 ) -> tuple[list[str], dict[str, list[str]], int]:
     """Return what `describe_unread` tells of the table at `path`: the names of the columns that are
     not read, the values of those that assign rows to splits, and the number of blank rows."""
@@ -83,7 +83,7 @@ def _look(
         there = _values(table, name) if name.casefold() in _SPLITS else ()
         if 1 < len(there) <= _MOST_VALUES:
             values[name] = sorted(there)
-    return unread, values, table.blank_rows
+    return unread, values, table.count_blank_rows(reached)
 
 
 def _values(table: "Rows", column: str) -> set[str]:

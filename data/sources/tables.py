@@ -14,7 +14,7 @@ from typing import Any
 
 from configs.errors import UsageError, blaming
 from data.file_stat_cache import FileStatCache
-from data.progress import Progress
+from data.progress import Progress, Reached
 from data.sources.columns import describe_unread
 from data.sources.files import file_sha256, find_files, is_hidden, name_below
 from data.sources.opening import open_text
@@ -72,9 +72,11 @@ class Rows:
         first = itertools.islice(self.read({}), _FIRST_ROWS)
         return [*dict.fromkeys(name for _, row in first for name, _ in leaves(row))]
 
-    @property
-    def blank_rows(self) -> int:
-        """The number of rows that have separators and no value, which are left out."""
+    def count_blank_rows(self, reached: Reached) -> int:
+        """Return the number of rows that have separators and no value, which are left out.
+
+        reached: called with the number of bytes of the file that are read so far.
+        """
         return 0
 
     def values(self, column: str) -> Iterator[tuple[str, Any]]:

@@ -82,6 +82,12 @@ def test_opening_a_large_file_tells_how_much_of_it_is_read(tmp_path, seen, kind)
     assert {*done} == {*range(total + 1)}
 
 
+def test_looking_for_blank_rows_tells_how_much_is_read(tmp_path, seen):
+    open_source(large(tmp_path, "table"), lambda *what: seen.append(what))
+    done = [what[1] for what in seen if what[0] == "looking through train"]
+    assert done == sorted(done) and {*done} == {*range(done[-1] + 1)}
+
+
 def test_opening_many_files_tells_how_much_of_them_is_read(tmp_path, seen):
     folder = pictures(tmp_path / "set", "train/cat", "train/dog", "test/cat", "test/dog", count=9)
     open_source(ImageFolder(path=str(folder)), lambda *what: seen.append(what))
