@@ -67,7 +67,9 @@ def open_source(settings: Any, progress: Progress = silent) -> Source:
     try:
         return open_rows(settings, *SOURCES[settings.source], progress)
     except UsageError as error:
-        raise UsageError(f"{error}{_hint_at_shards(settings)}") from None
+        if hint := _hint_at_shards(settings):
+            raise UsageError(f"{error}{hint}") from None
+        raise
 
 
 def open_sources(settings: Any, progress: Progress = silent) -> tuple[Source, ...]:
