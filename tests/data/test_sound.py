@@ -33,7 +33,7 @@ from tests.data.test_sound_codec import encoded, voice
 
 @pytest.fixture
 def folder(sounds, tmp_path) -> Path:
-    """The same, to change."""
+    """Recordings and their tables, to change."""
     return Path(shutil.copytree(sounds, tmp_path / "set"))
 
 

@@ -13,7 +13,7 @@ from tests.data.recordings import FORMS, record, refusal, rows_of, settings, war
 
 @pytest.fixture
 def folder(sounds, tmp_path) -> Path:
-    """The same, to change."""
+    """Recordings and their tables, to change."""
     return Path(shutil.copytree(sounds, tmp_path / "set"))
 
 
