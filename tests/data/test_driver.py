@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from configs.data_spec import DataSpec
 from configs.errors import UsageError
+from configs.schema.data import Data
 from data.batches import Batches
 from data.dataset import ExampleCodec
 from data.driver import Part, Preparation
@@ -72,6 +73,14 @@ def prepare(folder, **splits) -> tuple[Any, list]:
     metadata = Numbers([Source("numbers", examples, {})], settings).write(folder, report)
     again = json.loads(json.dumps(metadata))
     return Numbers([Source("numbers", examples, {})], settings).open(folder, again), seen
+
+
+def test_settings_say_whether_their_examples_have_tokens_and_may_break():
+    kinds = get_args(get_args(Data)[0])
+    assert len(kinds) > 20
+    for kind in kinds:
+        assert kind.has_tokenizer == ("tokenizer" in kind.model_fields), kind
+        assert kind.may_break == ("broken_fraction" in kind.model_fields), kind
 
 
 def test_a_new_kind_of_example_is_one_class(tmp_path):
