@@ -115,7 +115,7 @@ NO_CONTENT = 0
 """In place of a `content_hash`, for examples that count for nothing."""
 
 
-def content_hash(content: bytes | NDArray[Any]) -> int:
+def content_hash(content: bytes | memoryview) -> int:
     """Return a hash of what a model sees of an example, of 64 bits. `NO_CONTENT` is none."""
     return int.from_bytes(blake2b(content, digest_size=8).digest()) or 1
 

@@ -109,7 +109,7 @@ class LabelledTextPreparation(Preparation):
                 count += len(stored)
                 block.append((stored, self._number_of[first["label"]]))
             part.total += len(block)
-            contents = [content_hash(tokens) for tokens, _ in block]
+            contents = [content_hash(tokens.data) for tokens, _ in block]
             part.contents.append(np.array(contents, np.uint64))
             yield codec.encode(block)
         part.counts["tokens"] = count

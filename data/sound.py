@@ -163,7 +163,7 @@ class SoundPreparation(Preparation):
         waveform = self._decode(one)
         if not isinstance(waveform, np.ndarray):
             return waveform, NO_CONTENT
-        return waveform, content_hash(np.ascontiguousarray(waveform))
+        return waveform, content_hash(np.ascontiguousarray(waveform).data)
 
     def _decode(self, one: Mapping[str, Any]) -> Waveform | str | None:
         """Return the waveform of a recording, or a message that says why it is broken; None if it

@@ -63,7 +63,7 @@ def make_tokenizer(settings: Any, texts: Texts, total: int, progress: Progress) 
             return Tokenizer.bytes()
         case kind if kind in _TRAINED:
             sample = _sample(texts, total, progress)
-            counted = track(sample, progress, "counting words", total, "pieces", is_estimate=True)
+            counted = track(sample, progress, "counting words", len(sample), "pieces")
             return _TRAINED[kind](counted, settings.vocabulary_size)
         case _:
             return _load(settings.path, "data.tokenizer.path")
@@ -85,8 +85,8 @@ def check_tokenizer(dataset: Dataset, workdir: Path) -> None:
         )
 
 
-def _sample(texts: Texts, total: int, progress: Progress) -> Iterator[str]:
-    """Yield the texts in random order, up to `TRAINING_BYTES` in total.
+def _sample(texts: Texts, total: int, progress: Progress) -> list[str]:
+    """Return the texts in random order, up to `TRAINING_BYTES` in total.
 
     The texts are read once to learn their sizes, and again if they do not all fit.
     """
@@ -104,7 +104,7 @@ def _sample(texts: Texts, total: int, progress: Progress) -> Iterator[str]:
         again = _tracked(texts, delayed(progress), "reading the chosen texts", total)
         kept = [*compress(again, is_chosen[: chosen.max(initial=-1) + 1].tobytes())]
         chosen = np.argsort(np.argsort(chosen))  # now the places in `kept`
-    yield from map(kept.__getitem__, chosen.tolist())
+    return [kept[number] for number in chosen.tolist()]
 
 
 def _tracked(texts: Texts, progress: Progress, stage: str, total: int) -> Iterator[str]:

@@ -96,7 +96,7 @@ def _read(
         ) as file_stat_cache:
             hashes = file_stat_cache.of_all(paths, file_sha256, progress, f"opening {split}")
         sha256 = dict(zip(paths, hashes, strict=True))
-        found[split] = [UserFile(path, *one, sha256[path]) for path, *one in listed]
+        found[split] = [UserFile(path, name, target, sha256[path]) for path, name, target in listed]
     return found
 
 
