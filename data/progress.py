@@ -81,7 +81,8 @@ def in_blocks(
     iterator, done = iter(items), 0
     so_far = f"{unit} (estimated)" if is_estimate else unit
     while True:
-        progress(stage, done, max(total, done + 1), so_far)
+        if done != total:  # it may be the end, or the total was too low
+            progress(stage, done, max(total, done + 1), so_far)
         block = [*islice(iterator, size)]
         if not block:
             break
