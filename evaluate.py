@@ -50,6 +50,7 @@ from inference.sources import (
 from parallel.environment import enable_compilation_cache, set_environment
 
 if TYPE_CHECKING:
+    from configs.schema.config import Config
     from data.dataset import Dataset, Split
     from inference.evaluation import BatchPredictor
     from reporting.evaluator import Evaluator
@@ -75,7 +76,7 @@ def main(argv: Sequence[str]) -> int:
     source = evaluated_source(arguments)
     data_from = source.path if arguments.workdir is None else Path(arguments.workdir)
     config = with_workdir_tokenizer(source.config, data_from)
-    check_inputs(config)
+    check_data(config, arguments.overrides)
     if arguments.predictions is not None:
         check_predictions(Path(arguments.predictions))
     set_environment(config)
@@ -163,6 +164,20 @@ def evaluated_source(arguments: SimpleNamespace) -> ModelSource:
             "data the model is evaluated"
         )
     return source
+
+
+def check_data(config: "Config", overrides: Collection[str]) -> None:
+    """Raise `UsageError` if the data of the run is missing. It names the field that says where the
+    data is now, unless this is among the `overrides`."""
+    try:
+        check_inputs(config)
+    except UsageError as error:
+        field = next((one for one in ("data.path", "data.parts") if str(error).startswith(one)), "")
+        if not field or field in overrides:
+            raise
+        raise UsageError(
+            f"{error}. If the data was moved, --config.{field}=... says where it is"
+        ) from None
 
 
 def check_predictions(path: Path) -> None:

@@ -124,7 +124,7 @@ class _Survey:
         )
         kept, count, document = bytearray(), 0, _Document()
         stage, total = f"cleaning {split}", len(examples)
-        for one in track(examples, progress, stage, total, "pieces"):
+        for one in track(examples, progress, stage, total, "pieces", is_estimate=True):
             if one["piece"] == 0 and count:
                 kept += count * bytes([self._stays(document, counts)])
                 count, document = 0, _Document()

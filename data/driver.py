@@ -6,6 +6,7 @@ What is particular to a kind of example is in its subclass of `Preparation`.
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from hashlib import blake2b
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, ClassVar
@@ -42,6 +43,8 @@ class Part:
     names: the names of the examples; empty if they have none.
     lengths: the lengths of the examples, int32 [examples, L] for each block; empty if batches are
         not padded to varying lengths.
+    contents: the `content_hash` of each record, uint64 [examples] for each block; empty if it does
+        not matter which ones are in training too.
     counts: fields of `Split`, by name.
     warnings: messages for the user, besides those of `note`.
     """
@@ -57,6 +60,7 @@ class Part:
     written: int = 0
     names: list[str] = field(default_factory=list)
     lengths: list[NDArray[np.int32]] = field(default_factory=list)
+    contents: list[NDArray[np.uint64]] = field(default_factory=list)
     counts: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     _notes: dict[tuple[str, str], tuple[int, str]] = field(default_factory=dict)
@@ -75,18 +79,15 @@ class Part:
             self.total += len(block)
             yield block
 
-    def note(
-        self, what: str, first: str = "", *, count: int = 1, things: str = "", comma: str = ","
-    ) -> None:
-        """Count `count` examples for the warning "COUNT of TOTAL THINGS of SPLIT WHAT, such as
+    def note(self, what: str, first: str = "", *, count: int = 1, things: str = "") -> None:
+        """Count `count` examples for the warning "COUNT of TOTAL THINGS of SPLIT WHAT; such as
         FIRST".
 
         first: the name of an example; the first that is given is told.
         things: the plural noun, if it is not that of the examples.
-        comma: what is written before "such as".
         """
         if count:
-            such = f"{comma} such as {first}" if first else ""
+            such = f"; such as {first}" if first else ""
             known, such = self._notes.get((things or self.things, what), (0, such))
             self._notes[things or self.things, what] = known + count, such
 
@@ -110,6 +111,15 @@ class Part:
         }
 
 
+NO_CONTENT = 0
+"""In place of a `content_hash`, for examples that count for nothing."""
+
+
+def content_hash(content: bytes | memoryview) -> int:
+    """Return a hash of what a model sees of an example, of 64 bits. `NO_CONTENT` is none."""
+    return int.from_bytes(blake2b(content, digest_size=8).digest()) or 1
+
+
 class Preparation(ABC):
     """How one kind of example is prepared. Each kind has a subclass.
 
@@ -121,12 +131,16 @@ class Preparation(ABC):
 
     things: ClassVar[str]
     """Plural noun for the raw examples in messages."""
+    layout: ClassVar[int] = 2
+    """Part of the name of a folder of prepared data. Increment it when the files, the counts or the
+    warnings of this kind change, but not the records."""
 
     def __init__(self, sources: Sequence[Source], settings: Any):
         self.sources, self.settings = sources, settings
         self.decided: dict[str, Any] = {}
         self.warnings: list[str] = []
         self._tokenizer: Tokenizer | None = None
+        self._learnt = np.empty(0, np.uint64)  # the hashes of the contents of train
         self._names = settings.parts if settings.source == "mixture" else ()
 
     @abstractmethod
@@ -171,6 +185,11 @@ class Preparation(ABC):
         return lengths.padding(self.settings.global_batch_size)
 
     @property
+    def length_buckets(self) -> int:
+        """The most lengths that batches are padded to; 0 if all have the same length."""
+        return 0
+
+    @property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer, once it is made or opened. Only for data with tokens."""
         assert self._tokenizer is not None
@@ -178,7 +197,7 @@ class Preparation(ABC):
 
     def cache_key(self) -> dict[str, Any]:
         """Return all that determines the records, except the examples, as JSON values."""
-        if self._has_tokenizer:
+        if self.settings.has_tokenizer:
             return self.key() | {"tokenizer": tokenizer_key(self.settings.tokenizer)}
         return self.key()
 
@@ -187,7 +206,7 @@ class Preparation(ABC):
         values."""
         parts = self._parts(progress)
         self.decided = self.decide(parts, progress)
-        if self._has_tokenizer:
+        if self.settings.has_tokenizer:
             self._make_tokenizer([part for part in parts if part.split == "train"], progress)
             self.tokenizer.save(folder / TOKENIZER)
         hashes: dict[str, Any] = {}
@@ -212,7 +231,7 @@ class Preparation(ABC):
         Raises UsageError if too many examples are broken.
         """
         self.decided, warnings = metadata["decided"], [*metadata["warnings"]]
-        if self._has_tokenizer:
+        if self.settings.has_tokenizer:
             self._tokenizer = Tokenizer.load(folder / TOKENIZER)
         parts: dict[str, list[tuple[int, Split]]] = {}
         for stored in metadata["parts"]:
@@ -221,7 +240,7 @@ class Preparation(ABC):
             parts.setdefault(split, []).append((source, opened))
             warnings += _lines(stored, self._names[source] if self._names else "")
         splits = {split: self._joined(split, of) for split, of in parts.items()}
-        if self._may_break:
+        if self.settings.may_break:
             allowed, messages = self.settings.broken_fraction, metadata["broken"]
             total = sum(split.examples + (split.left_out or 0) for split in splits.values())
             count = sum(split.broken or 0 for split in splits.values())
@@ -237,26 +256,18 @@ class Preparation(ABC):
             warnings=tuple(warnings),
         )
 
-    @property
-    def _has_tokenizer(self) -> bool:
-        return hasattr(self.settings, "tokenizer")
-
-    @property
-    def _may_break(self) -> bool:
-        """Whether examples may be broken, that is, can't be decoded."""
-        return hasattr(self.settings, "broken_fraction")
-
     def _parts(self, progress: Progress) -> list[Part]:
         """Return all parts that have labels."""
-        broken = Broken(self.things, 0, getattr(self.settings, "broken_fraction", 0.0))
+        allowed = self.settings.broken_fraction if self.settings.may_break else 0.0
+        broken = Broken(self.things, 0, allowed)
         parts = []
         for number, source in enumerate(self.sources):
             name = self._names[number] if self._names else ""
             for split, examples in source.splits.items():
-                if self._may_break and split != "train" and not _has_labels(examples):
+                if self.settings.may_break and split != "train" and not _has_labels(examples):
                     self.warnings.append(f"{split} has no labels, and is left out")
                     continue
-                broken.total += len(examples) if self._may_break else 0
+                broken.total += len(examples) if self.settings.may_break else 0
                 parts.append(Part(split, number, name, examples, self.things, broken, progress))
         return parts
 
@@ -276,13 +287,28 @@ class Preparation(ABC):
 
         count, sha256 = write_records(path, counted())
         part.counts["examples"] = count
-        if self._may_break:
+        if self.settings.may_break:
             part.counts["broken"] = part.broken.count - before
         if part.names:
             write_names(path, part.names)
         if part.lengths:
             write_lengths(path, np.concatenate(part.lengths))
+        self._tell_copies(part)
         return sha256
+
+    def _tell_copies(self, part: Part) -> None:
+        """Warn of examples that are in train too, whose records were written before."""
+        contents = np.concatenate([np.empty(0, np.uint64), *part.contents])
+        if part.split == "train":
+            self._learnt = contents
+            return
+        (copies,) = np.nonzero(np.isin(contents, self._learnt) & (contents != NO_CONTENT))
+        if copies.size:
+            name = part.names[copies[0]] if part.names else f"number {copies[0]}"
+            part.warnings.append(
+                f"{copies.size:,} of {part.written:,} {self.things} of {part.split} are in train "
+                f"too, such as {name}: what they measure was learnt by heart"
+            )
 
     def _check_broken(self, parts: Sequence[Part]) -> None:
         """Raise UsageError if too many examples are broken, or all examples of a part."""
@@ -295,7 +321,7 @@ class Preparation(ABC):
                 )
 
     def _open(self, split: str, path: Path, counts: Mapping[str, Any]) -> Split:
-        lengths = open_lengths(path, getattr(self.settings, "length_buckets", 0))
+        lengths = open_lengths(path, self.length_buckets)
         codec, counts = self.codec(split, lengths), dict(counts)
         if lengths is not None and split == "train":
             counts["padding"] = self.padding(codec, lengths)

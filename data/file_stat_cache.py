@@ -9,11 +9,12 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 from data.cache import cache_dir, digest
+from data.progress import FileReading, Progress, Reached, file_size, silent
 
 SETTLED_SECONDS = 3
 """A file is cached if its last change is older than this. File systems store times to within 2 s or
@@ -54,6 +55,24 @@ class FileStatCache:
                 return value
         self._used[name] = [stamp, value]
         return value
+
+    def of_all(
+        self,
+        paths: Sequence[Path],
+        find: Callable[[Path, Reached], Any],
+        progress: Progress = silent,
+        stage: str = "",
+    ) -> list[Any]:
+        """Return `find(path, reached)` of each path, as `of` does, and report the progress of
+        reading files.
+
+        progress, stage: as in `data.progress.FileReading`, which also says what `reached` is.
+        """
+        new = (path for path in paths if str(path.absolute()) not in self._known)
+        reading = FileReading(progress, stage, sum(map(file_size, new)))
+        found = [self.of(path, lambda path: reading.read(path, find)) for path in paths]
+        reading.end()
+        return found
 
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
         if kind is not None or self._used == self._known:

@@ -17,9 +17,9 @@ from configs.errors import UsageError
 from data.classes import assign_classes, is_no_value, no_values
 from data.dataset import ExampleCodec, Split, token_type
 from data.document_encoding import documents_key, encode_documents
-from data.driver import Part, Preparation
+from data.driver import Part, Preparation, content_hash
 from data.length_buckets import Lengths
-from data.progress import AT_ONCE, Progress, in_blocks, track
+from data.progress import AT_ONCE, Progress, delayed, in_blocks, track
 
 VERSION = 5
 """Part of the cache key. Increment it when this file makes different examples."""
@@ -64,6 +64,7 @@ class LabelledTextPreparation(Preparation):
     `piece` (the number), `text` and `label`, a string."""
 
     things = "texts"
+    layout = 3
     _number_of: Mapping[str, int]  # of a label: the number of its class
 
     def key(self) -> dict[str, Any]:
@@ -74,10 +75,7 @@ class LabelledTextPreparation(Preparation):
         }
 
     def decide(self, parts: Sequence[Part], progress: Progress) -> dict[str, Any]:
-        labels = {
-            part.split: Counter(one["label"] for one in part.examples if one["piece"] == 0)
-            for part in parts
-        }
+        labels = {part.split: Counter(_labels(part, delayed(progress))) for part in parts}
         is_cut = self.sources[0].held_out > 0
         classes = assign_classes(labels, thing="text", validation_is_cut=is_cut)
         self._number_of = classes.number_of
@@ -111,6 +109,8 @@ class LabelledTextPreparation(Preparation):
                 count += len(stored)
                 block.append((stored, self._number_of[first["label"]]))
             part.total += len(block)
+            contents = [content_hash(tokens.data) for tokens, _ in block]
+            part.contents.append(np.array(contents, np.uint64))
             yield codec.encode(block)
         part.counts["tokens"] = count
         part.warnings += no_values(missing, f"{part.total:,} texts of {part.split}")
@@ -130,7 +130,7 @@ class LabelledTextPreparation(Preparation):
     def _texts(self, part: Part) -> Iterator[tuple[Mapping[str, Any], NDArray[np.int32]]]:
         """Yield, for each text, its first piece and the tokens of all its pieces."""
         stage, total = part.stage("tokenising"), len(part.examples)
-        pieces = track(part.examples, part.progress, stage, total, "pieces")
+        pieces = track(part.examples, part.progress, stage, total, "pieces", is_estimate=True)
         first, tokens = None, list[NDArray[np.int32]]()
         for document, ids in encode_documents(pieces, self.tokenizer):
             if document.index == 0:
@@ -140,3 +140,10 @@ class LabelledTextPreparation(Preparation):
             tokens.append(ids)
         if first is not None:
             yield first, np.concatenate(tokens)
+
+
+def _labels(part: Part, progress: Progress) -> Iterator[str]:
+    """Yield the label of each text."""
+    stage, total = part.stage("reading labels of"), len(part.examples)
+    pieces = track(part.examples, progress, stage, total, "pieces", is_estimate=True)
+    return (one["label"] for one in pieces if one["piece"] == 0)

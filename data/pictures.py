@@ -23,9 +23,9 @@ from configs.data_spec import DataSpec
 from data.augmentation import augment, generator, is_on, random_box
 from data.codecs.pictures import ImageShape, decode_picture, encode_picture, picture_size
 from data.dataset import ExampleCodec, Split
-from data.driver import Part, Preparation
+from data.driver import NO_CONTENT, Part, Preparation, content_hash
 from data.length_buckets import Lengths
-from data.progress import Progress
+from data.progress import Progress, delayed, in_blocks
 
 VERSION = 4
 """Part of the cache key. Increment it when this file makes different examples."""
@@ -154,6 +154,7 @@ class PicturePreparation(Preparation):
     optionally a `name` and a `path` (for error messages)."""
 
     things = "pictures"
+    layout = 3
 
     def key(self) -> dict[str, Any]:
         pixels = ("image_size", "channels", "crop_ratio", "max_value")
@@ -169,7 +170,7 @@ class PicturePreparation(Preparation):
     def decide(self, parts: Sequence[Part], progress: Progress) -> dict[str, Any]:
         """Return the shape of all images, and whether to store them as pixels."""
         settings, size = self.settings, self.settings.image_size
-        width, height = (size, size) if size else _common_size(_sizes(parts))
+        width, height = (size, size) if size else _common_size(_sizes(parts, progress))
         shape = (height, width, settings.channels or self.sources[0].channels)
         if settings.decoded != "auto":
             return {"shape": shape, "as_pixels": settings.decoded == "arrays"}
@@ -178,7 +179,7 @@ class PicturePreparation(Preparation):
         if fits and self._random_resized:
             most = _kept_side(shape, settings.crop_ratio)
             train = [part for part in parts if part.split == "train"]
-            fits = all(min(size) <= most for size in _sizes(train))
+            fits = all(min(size) <= most for size in _sizes(train, progress))
         return {"shape": shape, "as_pixels": fits}
 
     def codec(self, split: str, lengths: Lengths | None = None) -> PixelCodec | ImageFileCodec:
@@ -195,16 +196,19 @@ class PicturePreparation(Preparation):
         store = partial(_store, codec, self.settings.view, self.decided["as_pixels"])
         with ThreadPoolExecutor(os.cpu_count()) as threads:
             for group in part.read("decoding", _AT_ONCE):
+                images = [one["image"] for one in group]
+                contents = np.array([*threads.map(content_hash, images)], np.uint64)
                 block = np.empty(len(group), codec.dtype)
                 for row, (found, notes) in enumerate(threads.map(store, group)):
                     names.append(group[row].get("name"))
                     where = group[row].get("path", names[-1] or f"{part.split} {len(names) - 1}")
                     for note in notes:
-                        part.note(note, where, comma=";")
+                        part.note(note, where)
                     if isinstance(found, str):
                         part.broken.add(where, found)
-                        found = codec.broken_record()
+                        found, contents[row] = codec.broken_record(), NO_CONTENT
                     block[row] = found
+                part.contents.append(contents)
                 yield block
         if None not in names:
             part.names = [name for name in names if name is not None]
@@ -236,10 +240,11 @@ class PicturePreparation(Preparation):
         return {name: value for name, value in found.items() if value != usual[name]}
 
 
-def _sizes(parts: Sequence[Part]) -> Iterator[tuple[int, int]]:
+def _sizes(parts: Sequence[Part], progress: Progress) -> Iterator[tuple[int, int]]:
     """Yield the width and height of each image with a readable header."""
     for part in parts:
-        for one in part.examples:
+        stage, total = part.stage("measuring"), len(part.examples)
+        for (one,) in in_blocks(part.examples, 1, delayed(progress), stage, total, part.things):
             try:
                 yield picture_size(one["image"])
             except ValueError:

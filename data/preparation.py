@@ -20,9 +20,6 @@ from data.sources.registry import open_sources
 from data.text import TextPreparation
 from data.text_pairs import PairPreparation
 
-LAYOUT = 2
-"""Part of the name of a folder of prepared data. Increment it when its files or counts change."""
-
 _METADATA = "metadata.json"
 
 _KINDS: dict[str, type[Preparation]] = {
@@ -54,14 +51,14 @@ def prepare(
     `cache_key`, which include all relevant settings and file hashes. So a changed file or setting
     gives a new folder. Raises UsageError if the source or the prepared data can't be used.
     """
-    sources = open_sources(settings)
+    sources = open_sources(settings, progress)
     kind = _KINDS.get(settings.source) or _KINDS[settings.modality]
     preparation = kind(sources, settings)
     source_key: Any = sources[0].key
     if settings.source == "mixture":
         source_key = [[source.name, source.key] for source in sources]
     cache_key = preparation.cache_key()
-    contents = {"layout": LAYOUT, "source": settings.source, "contents": source_key}
+    contents = {"layout": preparation.layout, "source": settings.source, "contents": source_key}
     name = f"{settings.source}-{digest(contents | cache_key)[:24]}"
     folder = cache_dir(settings) / "prepared" / name
     prepared_by = {"source": digest(source_key), **json.loads(json.dumps(cache_key))}

@@ -14,7 +14,7 @@ from configs.errors import UsageError
 from data.cleaning import normalizer
 from data.codecs.sound import LONGEST_SECONDS, LogMel, TooLong, Waveform
 from data.dataset import ExampleCodec, Split
-from data.driver import Part, Preparation
+from data.driver import NO_CONTENT, Part, Preparation, content_hash
 from data.length_buckets import Lengths
 from data.progress import Progress
 from data.sound_augmentation import changes_waveforms
@@ -40,6 +40,7 @@ class SoundPreparation(Preparation):
     """
 
     things = "recordings"
+    layout = 3
 
     def key(self) -> dict[str, Any]:
         key = {
@@ -79,13 +80,14 @@ class SoundPreparation(Preparation):
         part.counts |= {"left_out": 0, "seconds": 0.0, "most_subsampling": None}
         with ThreadPoolExecutor(os.cpu_count()) as threads:
             for group in part.read("decoding", _AT_ONCE):
-                block, frames = list[bytes](), list[int]()
-                waveforms, targets = threads.map(self._decode, group), self._targets(part, group)
-                for one, waveform, target in zip(group, waveforms, targets, strict=True):
+                block, frames, contents = list[bytes](), list[int](), list[int]()
+                decoded, targets = threads.map(self._hashed, group), self._targets(part, group)
+                for one, (waveform, content), target in zip(group, decoded, targets, strict=True):
                     if waveform is None:
                         self._leave_out(part, one["name"])
                         continue
                     part.names.append(one["name"])
+                    contents.append(content)
                     if isinstance(waveform, str):
                         part.broken.add(one.get("path", one["name"]), waveform)
                         block.append(codec.broken_record())
@@ -95,6 +97,7 @@ class SoundPreparation(Preparation):
                         frames.append(int(codec.log_mel.frames(len(waveform))))
                         self._count(part, one, waveform, target, frames[-1])
                 part.lengths.append(np.array(frames, np.int32)[:, None])
+                part.contents.append(np.array(contents, np.uint64))
                 yield np.array(block, object)
         if not part.written:
             raise UsageError(f"no recording of {part.split} is left: {'; '.join(part.lines())}")
@@ -117,6 +120,10 @@ class SoundPreparation(Preparation):
         if self._is_transcribed:
             return [hashes, self.tokenizer.vocabulary()]
         return [hashes, self.sources[0].classes]
+
+    @property
+    def length_buckets(self) -> int:
+        return self.settings.length_buckets
 
     @property
     def _is_transcribed(self) -> bool:
@@ -150,6 +157,13 @@ class SoundPreparation(Preparation):
             things="transcripts",
         )
         return self.tokenizer.encode_many(self._clean(one["text"]) for one in group)
+
+    def _hashed(self, one: Mapping[str, Any]) -> tuple[Waveform | str | None, int]:
+        """Return what `_decode` returns, and the hash of the waveform."""
+        waveform = self._decode(one)
+        if not isinstance(waveform, np.ndarray):
+            return waveform, NO_CONTENT
+        return waveform, content_hash(np.ascontiguousarray(waveform).data)
 
     def _decode(self, one: Mapping[str, Any]) -> Waveform | str | None:
         """Return the waveform of a recording, or a message that says why it is broken; None if it

@@ -102,8 +102,8 @@ class TextPreparation(Preparation):
             room = max(codec.length - around, 1)
         begun, left = False, room
         unknown = -1 if tokenizer.unknown_id is None else tokenizer.unknown_id
-        total = len(part.examples)
-        pieces = track(part.examples, part.progress, part.stage("packing"), total, "pieces")
+        stage, total = part.stage("packing"), len(part.examples)
+        pieces = track(part.examples, part.progress, stage, total, "pieces", is_estimate=True)
         for document, ids in encode_documents(pieces, tokenizer):
             left = room if document.index == 0 else left
             stretches, tokens = _stretches(ids, left, room), len(ids)

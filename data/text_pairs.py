@@ -2,8 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from hashlib import blake2b
-from itertools import compress
 from typing import Any, Self
 
 import numpy as np
@@ -13,10 +11,9 @@ from configs.data_spec import DataSpec
 from configs.errors import UsageError
 from data.classes import is_no_value
 from data.dataset import ExampleCodec, Split, token_type
-from data.driver import Part, Preparation
+from data.driver import Part, Preparation, content_hash
 from data.length_buckets import Lengths, PaddedShape
 from data.progress import AT_ONCE
-from data.sources.source import copies_line
 
 VERSION = 1
 """Part of the cache key. Increment it when this file makes different examples."""
@@ -108,7 +105,6 @@ class PairPreparation(Preparation):
     """
 
     things = "pairs"
-    _learnt = np.empty(0, np.uint64)  # a hash of each training pair
 
     def key(self) -> dict[str, Any]:
         return {"text_pairs": VERSION, "lengths": self._limits}
@@ -123,7 +119,7 @@ class PairPreparation(Preparation):
         return PairCodec(size, separator, self._limits)
 
     def blocks(self, part: Part) -> Iterator[NDArray[Any]]:
-        codec, hashes = self.codec(part.split), [np.empty(0, np.uint64)]
+        codec = self.codec(part.split)
         part.counts |= {"left_out": 0, "cut": 0}
         for group in part.read("tokenising", AT_ONCE):
             block, of_block = [], []
@@ -140,19 +136,21 @@ class PairPreparation(Preparation):
                     part.names.append(one["name"])
             if block:
                 part.lengths.append(np.array(of_block, np.int32))
-                digests = b"".join(blake2b(pair, digest_size=8).digest() for pair in block)
-                hashes.append(np.frombuffer(digests, np.uint64))
+                part.contents.append(np.array([*map(content_hash, block)], np.uint64))
                 yield np.array(block, object)
         if not part.written:
             raise UsageError(f"no pair of {part.split} is left: {'; '.join(part.lines())}")
         lengths = np.concatenate(part.lengths)
         part.counts |= {"tokens": int(lengths.sum()), "targets": int(lengths[:, 1].sum())}
-        self._tell_copies(part, np.concatenate(hashes))
 
     def spec(self, splits: Mapping[str, Split]) -> DataSpec:
         source, target = self._limits
         size = self.tokenizer.vocabulary_size
         return DataSpec(vocabulary_size=size, max_source_length=source, max_length=target)
+
+    @property
+    def length_buckets(self) -> int:
+        return self.settings.length_buckets
 
     @property
     def _limits(self) -> PaddedShape:
@@ -194,11 +192,3 @@ class PairPreparation(Preparation):
             what = f"are longer than {limits[1]}, and cut: the rest counts for nothing"
             part.note(what, things="targets")
         return [side[: limit - 1] for side, limit in zip(sides, self._limits, strict=True)]
-
-    def _tell_copies(self, part: Part, hashes: NDArray[np.uint64]) -> None:
-        """Tell which pairs are in training too. hashes: a hash of each stored pair."""
-        if part.split == "train":
-            self._learnt = hashes
-        elif copies := [*compress(part.names, np.isin(hashes, self._learnt))]:
-            of_all = f"{part.written:,} pairs of {part.split}"
-            part.warnings.append(copies_line(copies, of_all))

@@ -15,7 +15,7 @@ from configs.reading.inputs import tokenizer_file
 from data.codecs.tokenizers import Tokenizer
 from data.dataset import Dataset
 from data.order import permutation
-from data.progress import Progress, track
+from data.progress import Progress, delayed, track
 
 TRAINING_BYTES = 2**26
 """Maximum size of the text that a tokenizer is trained on. If there is more text, random texts are
@@ -58,14 +58,12 @@ def make_tokenizer(settings: Any, texts: Texts, total: int, progress: Progress) 
     """
     match settings.kind:
         case "characters":
-            return Tokenizer.characters(
-                track(texts(), progress, "collecting characters", total, "pieces")
-            )
+            return Tokenizer.characters(_tracked(texts, progress, "collecting characters", total))
         case "bytes":
             return Tokenizer.bytes()
         case kind if kind in _TRAINED:
             sample = _sample(texts, total, progress)
-            counted = track(sample, progress, "counting words", total, "pieces")
+            counted = track(sample, progress, "counting words", len(sample), "pieces")
             return _TRAINED[kind](counted, settings.vocabulary_size)
         case _:
             return _load(settings.path, "data.tokenizer.path")
@@ -87,13 +85,13 @@ def check_tokenizer(dataset: Dataset, workdir: Path) -> None:
         )
 
 
-def _sample(texts: Texts, total: int, progress: Progress) -> Iterator[str]:
-    """Yield the texts in random order, up to `TRAINING_BYTES` in total.
+def _sample(texts: Texts, total: int, progress: Progress) -> list[str]:
+    """Return the texts in random order, up to `TRAINING_BYTES` in total.
 
     The texts are read once to learn their sizes, and again if they do not all fit.
     """
     sizes, read, kept = array("q"), 0, list[str]()
-    for text in track(texts(), progress, "reading texts", total, "pieces"):
+    for text in _tracked(texts, progress, "reading texts", total):
         sizes.append(len(text.encode()))
         read += sizes[-1]
         kept.append(text)
@@ -103,9 +101,15 @@ def _sample(texts: Texts, total: int, progress: Progress) -> Iterator[str]:
     if read > TRAINING_BYTES:
         is_chosen = np.zeros(len(sizes), bool)
         is_chosen[chosen] = True
-        kept = [*compress(texts(), is_chosen[: chosen.max(initial=-1) + 1].tobytes())]
+        again = _tracked(texts, delayed(progress), "reading the chosen texts", total)
+        kept = [*compress(again, is_chosen[: chosen.max(initial=-1) + 1].tobytes())]
         chosen = np.argsort(np.argsort(chosen))  # now the places in `kept`
-    yield from map(kept.__getitem__, chosen.tolist())
+    return [kept[number] for number in chosen.tolist()]
+
+
+def _tracked(texts: Texts, progress: Progress, stage: str, total: int) -> Iterator[str]:
+    """Yield the texts, and report progress. total: as in `make_tokenizer`."""
+    return track(texts(), progress, stage, total, "pieces", is_estimate=True)
 
 
 def _chosen(sizes: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -86,7 +86,7 @@ class Workdir:
     def tokenizer(self) -> "Tokenizer | None":
         from data.codecs.tokenizers import Tokenizer
 
-        if not hasattr(self.config.data, "tokenizer"):
+        if not self.config.data.has_tokenizer:
             return None
         try:
             return Tokenizer.load(self.path / TOKENIZER)

@@ -58,7 +58,7 @@ class Opened:
     def tokenizer(self) -> Tokenizer | None:
         """Return its tokenizer; None for a model that reads no text. Raises `UsageError` if it is
         missing or damaged."""
-        if self.read_tokenizer is not None or not hasattr(self.config.data, "tokenizer"):
+        if self.read_tokenizer is not None or not self.config.data.has_tokenizer:
             return self.read_tokenizer
         where = self.path if self.path.is_file() else self.path / NAME
         special = special_tokens_of(self.exported.special_tokens, where)

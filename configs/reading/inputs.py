@@ -4,6 +4,7 @@ import difflib
 import glob
 import json
 import os
+import re
 from pathlib import Path
 
 from configs.errors import UsageError
@@ -20,6 +21,8 @@ EXPORTED = "triform.json"
 """The description in a folder that export.py wrote. Its field `config` is the configuration."""
 
 TOKENIZER = "tokenizer.json"
+_ARCHIVE = re.compile(r"\.(tar|tgz|tbz2|txz|tzst)\b", re.IGNORECASE)
+
 ORIGINAL_TOKENIZER = "triform_tokenizer.json"
 """The tokenizer as the run had it, in an exported folder whose `TOKENIZER` is for transformers."""
 
@@ -171,7 +174,12 @@ def _check_path(field: str, path: str) -> None:
 def _check_folder(path: str) -> None:
     if not os.path.isdir(path):
         reason = "is a file" if os.path.exists(path) else f"is not there{path_hint(path)}"
-        raise UsageError(f"data.path={path} {reason}: give a folder with a folder for each class")
+        shards = ""
+        if _ARCHIVE.search(path):
+            shards = ". Shards of WebDataset are read by data.source=webdataset_pictures"
+        raise UsageError(
+            f"data.path={path} {reason}: give a folder with a folder for each class{shards}"
+        )
     _check_readable(f"data.path={path}", path)
 
 

@@ -19,6 +19,7 @@ class Pairs(Source):
     """Base class of data sources of text pairs."""
 
     modality: ClassVar = "text_pairs"
+    has_tokenizer: ClassVar = True
 
     max_source_length: Length = field(
         256,

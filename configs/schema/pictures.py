@@ -85,6 +85,7 @@ class Pictures(Source):
     """Base class of data sources of images."""
 
     modality: ClassVar = "pictures"
+    may_break: ClassVar = True
 
     image_size: ImageSize | None = field(
         None,

@@ -109,6 +109,8 @@ NumMels = Annotated[int, Interval(ge=4, le=512)]
 class Sound(Source):
     """Base class of data sources of recordings."""
 
+    may_break: ClassVar = True
+
     sample_rate: SampleRate = field(
         16_000,
         "Sample rate that recordings are resampled to, such as 8000 for telephone speech.",
@@ -193,6 +195,7 @@ class Transcribed(Sound):
     """Base class of data sources of transcribed recordings."""
 
     modality: ClassVar = "transcribed_sound"
+    has_tokenizer: ClassVar = True
 
     lowercase: bool = field(
         False, "Whether transcripts are converted to lower case.", aliases=("do_lower_case",)

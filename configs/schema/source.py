@@ -29,6 +29,10 @@ class Source(Settings):
     discriminator: ClassVar = "source"
     modality: ClassVar[str]
     """Kind of data, such as "text": one of the `modalities` of tasks and architectures."""
+    has_tokenizer: ClassVar[bool] = False
+    """Whether examples have tokens, and the section a field `tokenizer`."""
+    may_break: ClassVar[bool] = False
+    """Whether single examples may be unreadable, and the section has a field `broken_fraction`."""
 
     source: str = field("", "Source of the examples.")
     global_batch_size: Count = field(
@@ -61,6 +65,8 @@ class Source(Settings):
 
 class TokenizedText(Source):
     """Base class of data sources of texts that become tokens of one sequence."""
+
+    has_tokenizer: ClassVar = True
 
     sequence_length: Length = field(
         256,

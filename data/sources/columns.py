@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from configs.errors import UsageError
 from data.file_stat_cache import FileStatCache
+from data.progress import Progress, Reached
 from data.sources.values import listed_names
 
 if TYPE_CHECKING:
@@ -18,7 +19,10 @@ _MOST_VALUES = 20  # more are no names of splits
 
 
 def describe_unread(
-    tables: Mapping[str, Sequence["Rows"]], read: Iterable[str], settings: Any
+    tables: Mapping[str, Sequence["Rows"]],
+    read: Iterable[str],
+    settings: Any,
+    progress: Progress,
 ) -> Iterator[str]:
     """Yield a warning for columns that are not read, for each column that assigns the rows of a
     table to splits, and for the blank rows of a table.
@@ -35,7 +39,9 @@ def describe_unread(
         with FileStatCache(
             settings, "unread", of[0].invalid_utf8, *read, split, root
         ) as file_stat_cache:
-            found = [file_stat_cache.of(one.path, partial(_look, one, read)) for one in of]
+            look = partial(_look, {one.path: one for one in of}, read)
+            paths, stage = [one.path for one in of], f"looking through {split}"
+            found = file_stat_cache.of_all(paths, look, progress, stage)
         for table, (columns, values, blank) in zip(of, found, strict=True):
             unread |= dict.fromkeys(name for name in columns if name not in values)
             for name, there in values.items():
@@ -66,17 +72,18 @@ def refuse_segments(table: "Rows", read: Iterable[str]) -> None:
 
 
 def _look(
-    table: "Rows", read: Sequence[str], path: Path
+    tables: Mapping[Path, "Rows"], read: Sequence[str], path: Path, reached: Reached
 ) -> tuple[list[str], dict[str, list[str]], int]:
-    """Return what `describe_unread` tells of a table: the names of the columns that are not read,
-    the values of those that assign rows to splits, and the number of blank rows."""
+    """Return what `describe_unread` tells of the table at `path`: the names of the columns that are
+    not read, the values of those that assign rows to splits, and the number of blank rows."""
+    table = tables[path]
     unread = [name for name in table.columns if name not in read]
     values = {}
     for name in unread:
         there = _values(table, name) if name.casefold() in _SPLITS else ()
         if 1 < len(there) <= _MOST_VALUES:
             values[name] = sorted(there)
-    return unread, values, table.blank_rows
+    return unread, values, table.count_blank_rows(reached)
 
 
 def _values(table: "Rows", column: str) -> set[str]:

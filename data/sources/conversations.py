@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from configs.errors import blaming
 from data.codecs.messages import ASSISTANT, is_absent
+from data.progress import Progress
 from data.sources import generated_talk
 from data.sources.messages import messages_of, plain, tools_of
 from data.sources.rows import ListedRows, Opened, View
@@ -51,10 +52,10 @@ class _Generated(NamedTuple):
     messages: Sequence[Any]
 
 
-def open_conversations(settings: Any, view: View) -> Opened:
+def open_conversations(settings: Any, view: View, progress: Progress) -> Opened:
     """Open the tables at `data.path`, or generated conversations if it is None."""
     if settings.path is not None:
-        return open_tables(settings, view)
+        return open_tables(settings, view, progress)
     every = enumerate(generated_talk.conversations())
     items = [_Generated(f"generated {number}", messages) for number, messages in every]
     rows = ListedRows(

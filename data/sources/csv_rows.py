@@ -8,8 +8,10 @@ from functools import cached_property
 from typing import Any
 
 from configs.errors import UsageError
-from data.sources.opening import lines_of, without_compression
+from data.progress import Reached
+from data.sources.opening import lines_of
 from data.sources.rows import Row
+from data.sources.suffixes import without_compression
 from data.sources.tables import Rows, check_fields
 from data.sources.values import decode
 
@@ -39,11 +41,10 @@ class CSV(Rows):
         _, names = next(self._rows(), (0, []))
         return [name.strip() for name in names]
 
-    @property
-    def blank_rows(self) -> int:
-        """The number of rows that have separators and no value, which are left out."""
+    def count_blank_rows(self, reached: Reached) -> int:
+        """Return the number of rows that have separators and no value, which are left out."""
         nothing = f' \t\r\n"{self._separator}'.encode()
-        lines = (line for _, line in lines_of(self.path))
+        lines = (line for _, line in lines_of(self.path, reached))
         if not any(line.strip(b"\r\n") and not line.strip(nothing) for line in lines):
             return 0  # much quicker than to read all rows
         return sum(not any(map(str.strip, values)) for _, values in self._every_row())

@@ -9,6 +9,7 @@ from typing import Any
 
 from configs.errors import UsageError
 from data.file_stat_cache import FileStatCache
+from data.progress import Progress, Reached, unwatched
 from data.sources.opening import open_text
 from data.sources.rows import ListedRows, Opened, Row, View
 
@@ -87,36 +88,47 @@ def pieces(blocks: Iterable[str]) -> Iterator[str]:
 
 
 def read_text_files(
-    files: Iterable[tuple[Path, str]], invalid_utf8: str, settings: Any, *what: str
+    files: Mapping[Path, str],
+    invalid_utf8: str,
+    settings: Any,
+    *what: str,
+    progress: Progress,
+    stage: str,
 ) -> list[Document]:
-    """Return a document for each path and name in `files` with any text.
+    """Return a document for each of the `files`, with their names, that has any text.
 
     The file stat cache, opened with `settings` and `what`, avoids reading unchanged files again.
 
     invalid_utf8: "error", or "replace" to decode invalid bytes as U+FFFD.
+    progress, stage: as in `FileStatCache.of_all`.
 
     Raises UsageError if a file can't be read or, with "error", is not valid UTF-8.
     """
 
-    def find(path: Path) -> tuple[str, int]:
+    def find(path: Path, reached: Reached) -> tuple[str, int]:
         hasher, characters = hashlib.sha256(), 0
-        for block, text in _blocks(path, invalid_utf8):
+        for block, text in _blocks(path, invalid_utf8, reached):
             hasher.update(block)
             characters += len(text)
         return hasher.hexdigest(), characters
 
     with FileStatCache(settings, "opened text", invalid_utf8, *what) as file_stat_cache:
-        found = [Document(path, name, *file_stat_cache.of(path, find)) for path, name in files]
-    return [one for one in found if one.stop]
+        found = file_stat_cache.of_all([*files], find, progress, stage)
+    documents = [
+        Document(path, name, *of) for (path, name), of in zip(files.items(), found, strict=True)
+    ]
+    return [one for one in documents if one.stop]
 
 
-def _blocks(path: Path, invalid_utf8: str) -> Iterator[tuple[bytes, str]]:
+def _blocks(
+    path: Path, invalid_utf8: str, reached: Reached = unwatched
+) -> Iterator[tuple[bytes, str]]:
     """Yield a file in blocks of bytes, each with the characters that it completes."""
     errors = {"error": "strict", "replace": "replace"}[invalid_utf8]
     decoder = codecs.getincrementaldecoder("utf-8")(errors)
     read = 0
     try:
-        with open_text(path) as file:
+        with open_text(path, reached) as file:
             while block := file.read(_BLOCK_BYTES):
                 pending = len(decoder.getstate()[0])
                 text = decoder.decode(block)

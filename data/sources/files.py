@@ -1,6 +1,7 @@
 """Finds the user's files (a file, a folder or a glob), and reads them."""
 
 import hashlib
+import io
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -9,7 +10,9 @@ from typing import Any, NoReturn
 
 from configs.errors import UsageError
 from configs.reading.patterns import is_pattern, matching
+from data.progress import Reached, unwatched
 from data.sources.splits import Layout, assign, listed, trained_on
+from data.sources.suffixes import ARCHIVES, without_compression
 
 _SYSTEM_FOLDERS = ("@eadir", "$recycle.bin", "lost+found", "system volume information", "__macosx")
 _BACKUPS = ("~", ".bak", ".orig", ".swp")
@@ -29,12 +32,13 @@ def find_files(
     settings: `config.data`.
     accepts: returns whether to take a file of a folder or glob.
 
-    Raises UsageError if there is no such file or folder, if no file matches a glob, or if a folder
-    is not clearly divided into splits.
+    Raises UsageError if there is no such file or folder, if no file matches a glob, if a file and
+    its compressed copy are there, or if a folder is not clearly divided into splits.
     """
     given, path, left_out = settings.path, Path(settings.path).expanduser(), list[Path]()
     if path.is_dir():
         files = sorted(file for file in files_in(path, left_out) if accepts(file))
+        refuse_copies(files)
         layout = assign(files, lambda file: name_below(path, file), settings)
         warnings = (*_left_out(path, filter(accepts, left_out)), *layout.warnings)
         return replace(layout, warnings=warnings), path
@@ -48,10 +52,21 @@ def find_files(
         if not files:
             raise UsageError(f"{given}: no file matches")
         kept = [file for file in files if not _is_backup(file.name)] or files
+        refuse_copies(kept)
         left_out, files = sorted({*files} - {*kept}), kept
         root = Path(os.path.commonpath([file.parent for file in files]))
     names = [name_below(root, file) for file in files] if settings.splits == "names" else []
     return Layout({"train": files}, {}, (*_left_out(root, left_out), *trained_on(names))), root
+
+
+def hold_archives(given: str) -> bool:
+    """Return whether a file, or at least a quarter of the files of a folder or pattern, are tar
+    archives by their names; descriptions may be beside them."""
+    path = Path(given).expanduser()
+    found = files_in(path) if path.is_dir() else map(Path, matching(str(path)))
+    names = [file.name.lower() for file in found]
+    archives = sum(name.endswith(ARCHIVES) for name in names)
+    return 0 < len(names) <= 4 * archives
 
 
 def files_in(folder: Path, left_out: list[Path] | None = None) -> Iterator[Path]:
@@ -74,6 +89,19 @@ def files_in(folder: Path, left_out: list[Path] | None = None) -> Iterator[Path]
                     left_out.append(path)
             else:  # with links to what is not there: reading them is an error
                 yield path
+
+
+def refuse_copies(paths: Iterable[Path]) -> None:
+    """Raise UsageError if two of `paths` are a file and its compressed copy by their names, in one
+    folder: every example would be read twice."""
+    found: dict[tuple[Path, str], Path] = {}
+    for path in paths:
+        first = found.setdefault((path.parent, without_compression(path.name)), path)
+        if first != path:
+            raise UsageError(
+                f"{first} and {path} are copies of one file by their names, and every example "
+                "would be read twice: move one of them elsewhere"
+            )
 
 
 def is_hidden(name: str) -> bool:
@@ -114,10 +142,23 @@ def read_file(path: Path) -> bytes:
         raise unreadable(path, error) from None
 
 
-def file_sha256(path: Path) -> str:
+class WatchedFile(io.FileIO):
+    """A file, opened for reading, that calls `reached` after each block."""
+
+    def __init__(self, path: Path, reached: Reached):
+        super().__init__(path)
+        self._reached = reached
+
+    def readinto(self, buffer: Any) -> int:
+        count = super().readinto(buffer)
+        self._reached(self.tell())
+        return count
+
+
+def file_sha256(path: Path, reached: Reached = unwatched) -> str:
     """Return the SHA-256 of a file, read in blocks. Raises UsageError if it can't be read."""
     try:
-        with path.open("rb") as file:
+        with WatchedFile(path, reached) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise unreadable(path, error) from None

@@ -10,16 +10,17 @@ from configs.errors import UsageError
 from data.classes import alike, held_out_classes
 from data.file_stat_cache import FileStatCache
 from data.forms import describe_joined_forms, nfc
+from data.progress import Progress
 from data.sources.file_rows import UserFile, opened_files
 from data.sources.files import file_sha256, files_in, is_hidden, name_below
 from data.sources.rows import Opened, View
-from data.sources.source import copies, hold_out_validation
+from data.sources.source import hold_out_validation
 from data.sources.splits import assign_folders, listed, split_of
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff")
 
 
-def open_folder(settings: Any, view: View) -> Opened:
+def open_folder(settings: Any, view: View, progress: Progress) -> Opened:
     """Open the images in the folder `data.path`: CLASS/NAME.jpg, or SPLIT/CLASS/NAME.jpg if
     `splits.assign_folders` recognises splits.
 
@@ -39,7 +40,10 @@ def open_folder(settings: Any, view: View) -> Opened:
     _check_classes(settings.path, found, classes)
     if settings.splits == "names":
         _refuse_inner_splits(settings.path, found["train"])
-    every = {split: _pictures(one, root, classes, settings) for split, one in found.items()}
+    every = {
+        split: _pictures(one, root, classes, settings, progress, f"opening {split}")
+        for split, one in found.items()
+    }
     pictures, share = hold_out_validation(every, settings)
     warnings = [*_beside(root, [one.name for one in parts.values()])] if parts else []
     doubled = [folders[split] for split, outer in parts.items() if folders[split] != outer]
@@ -49,7 +53,7 @@ def open_folder(settings: Any, view: View) -> Opened:
     warnings += describe_joined_forms(
         (name for one in found.values() for name in one.folders()), "classes"
     )
-    warnings += [*alike(classes), *copies(pictures, "pictures")]
+    warnings += [*alike(classes)]
     trained = {classes[one.target] for one in pictures["train"]}
     warnings += held_out_classes(classes, trained, "picture")
     return opened_files(
@@ -207,13 +211,19 @@ def _check_classes(path: str, found: Mapping[str, _Found], classes: Sequence[str
             raise UsageError(f"data.path={path}: classes differ: {split} has {what}")
 
 
-def _pictures(found: _Found, root: Path, classes: Sequence[str], settings: Any) -> list[UserFile]:
+def _pictures(
+    found: _Found,
+    root: Path,
+    classes: Sequence[str],
+    settings: Any,
+    progress: Progress,
+    stage: str,
+) -> list[UserFile]:
     """Return the images of a split; their targets are the numbers of their classes."""
-    numbers = {name: number for number, name in enumerate(classes)}
+    numbers, paths = {one: n for n, one in enumerate(classes)}, [path for path, _ in found.files]
     with FileStatCache(settings, "pictures", str(found.folder.absolute())) as file_stat_cache:
-        return [
-            UserFile(
-                path, name_below(root, path), numbers[label], file_stat_cache.of(path, file_sha256)
-            )
-            for path, label in found.files
-        ]
+        hashes = file_stat_cache.of_all(paths, file_sha256, progress, stage)
+    return [
+        UserFile(path, name_below(root, path), numbers[label], sha256)
+        for (path, label), sha256 in zip(found.files, hashes, strict=True)
+    ]

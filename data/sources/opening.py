@@ -17,10 +17,8 @@ from typing import Any
 
 from configs.errors import UsageError
 from configs.files import GIT_LFS_POINTER
-from data.sources.files import unreadable
-
-COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
-"""The suffixes that a compressed file may have after its own."""
+from data.progress import Reached, unwatched
+from data.sources.files import WatchedFile, unreadable
 
 _HEAD_BYTES = 2**18
 _FEWEST_BYTES = 32  # fewer prove nothing
@@ -47,36 +45,44 @@ _OTHERS = (
 
 
 @contextlib.contextmanager
-def open_text(path: Path) -> Iterator[io.BufferedReader]:
+def open_text(path: Path, reached: Reached = unwatched) -> Iterator[io.BufferedReader]:
     """Open a file of text as a stream of bytes for a `with` block, decompressed if its first bytes
     are those of gzip, bzip2, xz or Zstandard.
+
+    reached: called with the number of bytes of the file that are read so far.
 
     Memory does not grow with the file. Raises UsageError if the file can't be read, is damaged, or
     is no UTF-8 text by its first bytes.
     """
-    with open_bytes(path) as plain:
+    with open_bytes(path, reached) as plain:
         refuse_other_files(path, plain.peek(_HEAD_BYTES))
         yield plain
 
 
 @contextlib.contextmanager
-def open_bytes(path: Path) -> Iterator[io.BufferedReader]:
+def open_bytes(path: Path, reached: Reached = unwatched) -> Iterator[io.BufferedReader]:
     """Open a file as `open_text` does, whatever it contains."""
     try:
-        with path.open("rb", buffering=_HEAD_BYTES) as file:
-            yield _decompressed(path, file)
+        with io.BufferedReader(WatchedFile(path, reached), _HEAD_BYTES) as file:
+            yield _decompressed(str(path), file)
     except OSError as error:
         raise unreadable(path, error) from None
 
 
-def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
+def decompressed(where: str, content: bytes) -> bytes:
+    """Return the content of a compressed file, and any other content as it is. where: the place of
+    the file, for the error if it is damaged, a UsageError."""
+    return _decompressed(where, io.BufferedReader(io.BytesIO(content))).read()
+
+
+def lines_of(path: Path, reached: Reached = unwatched) -> Iterator[tuple[int, bytes]]:
     """Yield the number (from 1) and the bytes of each line of a file of text, opened by
     `open_text`.
 
     A line ends with a line feed. Only if there is none but carriage returns, as on old Macs, do
     these end lines. Raises UsageError as `open_text` does.
     """
-    with open_text(path) as file:
+    with open_text(path, reached) as file:
         head = file.peek(_HEAD_BYTES)
         old_mac = b"\r" in head and b"\n" not in head
         yield from enumerate(_split_at_returns(file) if old_mac else file, 1)
@@ -96,22 +102,11 @@ def refuse_other_files(path: Path, head: bytes) -> None:
         )
 
 
-def compressible(*suffixes: str) -> tuple[str, ...]:
-    """Return `suffixes`, and each of them followed by each of `COMPRESSED`."""
-    return tuple(suffix + end for suffix in suffixes for end in ("", *COMPRESSED))
-
-
-def without_compression(name: str) -> str:
-    """Return the name of a file without the suffix of compressed files."""
-    end = next((end for end in COMPRESSED if name.endswith(end)), "")
-    return name.removesuffix(end)
-
-
 class _Decompressed(io.RawIOBase):
-    """A stream of decompressed bytes. Damage raises UsageError, which names the file `path`."""
+    """A stream of decompressed bytes. Damage raises UsageError, which begins with `where`."""
 
-    def __init__(self, path: Path, stream: Any):
-        self._path, self._stream, self._count = path, stream, 0
+    def __init__(self, where: str, stream: Any):
+        self._where, self._stream, self._count = where, stream, 0
 
     def readable(self) -> bool:
         return True
@@ -121,7 +116,7 @@ class _Decompressed(io.RawIOBase):
             block = self._stream.read(len(buffer))
         except Exception as error:
             raise UsageError(
-                f"{self._path} is damaged after {self._count:,} bytes of its text: {error}"
+                f"{self._where} is damaged after {self._count:,} bytes of its text: {error}"
             ) from None
         buffer[: len(block)] = block
         self._count += len(block)
@@ -142,12 +137,12 @@ _OPENERS = (
 )
 
 
-def _decompressed(path: Path, file: Any) -> Any:
+def _decompressed(where: str, file: Any) -> Any:
     head = file.peek(16)
     opened = next((opened for begin, opened in _OPENERS if begin.match(head)), None)
     if opened is None:
         return file
-    return io.BufferedReader(_Decompressed(path, opened(file)), _HEAD_BYTES)
+    return io.BufferedReader(_Decompressed(where, opened(file)), _HEAD_BYTES)
 
 
 def _split_at_returns(file: io.BufferedReader) -> Iterator[bytes]:

@@ -9,10 +9,12 @@ from typing import Any
 
 from configs.errors import UsageError
 from data.file_stat_cache import FileStatCache
-from data.sources.files import files_in, is_hidden, name_below
-from data.sources.opening import lines_of, without_compression
+from data.progress import Progress, Reached
+from data.sources.files import files_in, is_hidden, name_below, refuse_copies
+from data.sources.opening import lines_of
 from data.sources.rows import Opened, Row, View, Wanted
 from data.sources.splits import assign, split_of
+from data.sources.suffixes import without_compression
 from data.sources.tables import TABLE_SUFFIXES, listed, open_tables
 from data.sources.values import decode
 
@@ -42,7 +44,7 @@ class ParallelFiles:
         return rows if wanted is None else compress(rows, wanted)
 
 
-def open_pairs(settings: Any, view: View) -> Opened:
+def open_pairs(settings: Any, view: View, progress: Progress) -> Opened:
     """Open the pairs at `data.path`: two files, two files for each split, or a table.
 
     For the languages en and de, `data.path` may be
@@ -58,7 +60,7 @@ def open_pairs(settings: Any, view: View) -> Opened:
     """
     found = _find(settings)
     if not found:
-        return open_tables(settings, view)
+        return open_tables(settings, view, progress)
     _refuse_fields(settings, next(iter(found.values())))
     ending = f"{{{settings.source_language},{settings.target_language}}}"
     layout = assign([*found], lambda name: f"{name}.{ending}", settings)
@@ -69,10 +71,12 @@ def open_pairs(settings: Any, view: View) -> Opened:
         with FileStatCache(
             settings, "opened lines", settings.invalid_utf8, root, split
         ) as file_stat_cache:
-            counted = [
-                [file_stat_cache.of(path, lambda path: _count(path, settings.invalid_utf8))
-                 for path in both] for both in sides
-            ]  # fmt: skip
+            each = file_stat_cache.of_all(
+                [path for both in sides for path in both],
+                lambda path, reached: _count(path, settings.invalid_utf8, reached),
+                *(progress, f"opening {split}"),
+            )
+        counted = [*zip(each[::2], each[1::2], strict=True)]
         tables[split] = [
             ParallelFiles(name, both, _common(both, counts), settings.invalid_utf8)
             for name, both, counts in zip(names, sides, counted, strict=True)
@@ -99,6 +103,11 @@ def _find(settings: Any) -> dict[str, Sides]:
     if is_folder and not (sources or targets or any(map(_is_table, there))):
         there = sorted(files_in(folder))
         sources, targets = (_side(folder, there, language) for language in languages)
+    begin = "" if is_folder else path.name
+    refuse_copies(
+        one for one in there if one.name.startswith(begin)
+        and any(_without(one.name, language) is not None for language in languages)
+    )  # fmt: skip
     if not is_folder:
         if path in (*sources.values(), *targets.values()):
             name = next(filter(None, (_without(path.name, language) for language in languages)))
@@ -165,10 +174,10 @@ def _common(sides: Sides, counts: Sequence[tuple[int, str]]) -> int:
     return lines
 
 
-def _count(path: Path, invalid_utf8: str) -> tuple[int, str]:
+def _count(path: Path, invalid_utf8: str, reached: Reached) -> tuple[int, str]:
     """Return the number of lines and the SHA-256 of a file. Raises UsageError for invalid UTF-8."""
     hasher, number = hashlib.sha256(), 0
-    for number, line in lines_of(path):
+    for number, line in lines_of(path, reached):
         hasher.update(line)
         decode(line, invalid_utf8, f"{path}, line {number}")
     return number, hasher.hexdigest()

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from configs.schema.source import PreparedSet, UserFiles
 from data.dataset import Dataset, Split
 from data.sources.source import Source
 
@@ -100,7 +101,7 @@ def _place(sources: Sequence[Source], settings: Any, split: Split) -> str:
             for part, of in zip(settings.parts, named, strict=True)
             if part in parts
         )
-    if hasattr(settings, "name"):
+    if isinstance(settings, PreparedSet):
         return f"{settings.name} of TensorFlow Datasets"
-    path = getattr(settings, "path", None)
+    path = settings.path if isinstance(settings, UserFiles) else None
     return named[0].get(split.name, path or f"data.source={settings.source}")

@@ -15,6 +15,7 @@ import numpy as np
 
 from configs.errors import UsageError
 from data.cache import digest
+from data.progress import Progress
 from data.sources.files import is_hidden
 from data.sources.prepared_sound import decode_feature, rate_of
 from data.sources.rows import Opened, Row, View, Wanted
@@ -190,8 +191,8 @@ def open_set(settings: Any) -> PreparedSet:
     return PreparedSet(folder, f"data.name={settings.name}", info, fields)
 
 
-def open_prepared(settings: Any, view: View) -> Opened:
-    """Open the set `data.name`, with its splits train, validation and test.
+def open_prepared(settings: Any, view: View, progress: Progress) -> Opened:
+    """Open the set `data.name`, with its splits train, validation and test. Nothing slow is read.
 
     Raises UsageError if the set or one of its features is missing, or if a feature has another
     type.
@@ -267,7 +268,7 @@ def _inside(folder: Path, name: str, given: str) -> Path:
     hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(there) or 'nothing'}."
     raise UsageError(
         f"data.name={given}: {folder} has no {name}; {hint} A set is prepared with "
-        f"{_command(given)}"
+        f"{_command(given)}; data.data_dir is the folder of all sets"
     )
 
 

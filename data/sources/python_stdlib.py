@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import UsageError
+from data.progress import Progress
 from data.sources.documents import opened_documents, read_text_files
 from data.sources.rows import Opened, View
 from data.sources.source import hold_out_validation
@@ -18,15 +19,17 @@ LEFT_OUT = frozenset({
 })  # fmt: skip
 
 
-def open_modules(settings: Any, view: View) -> Opened:
+def open_modules(settings: Any, view: View, progress: Progress) -> Opened:
     """Open the corpus. Each module is a document, sorted by name.
 
     About `data.validation_fraction` of the documents is held out, chosen by a hash of their names.
     Raises UsageError if this Python has no source files.
     """
     folder = Path(sysconfig.get_path("stdlib"))
-    named = ((folder / name, name) for name in sorted(_modules(folder)))
-    files = read_text_files(named, "replace", settings, str(folder))
+    named = {folder / name: name for name in sorted(_modules(folder))}
+    files = read_text_files(
+        named, "replace", settings, str(folder), progress=progress, stage="opening modules"
+    )
     if len(files) < 2:
         raise UsageError(
             f"{folder} holds no sources of Python's standard library: install a Python with them, "

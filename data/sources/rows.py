@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from configs.errors import UsageError
+from configs.schema.source import DecodedText
 from data.classes import assign_classes
+from data.progress import Progress, delayed, silent, track
 from data.sources.source import Examples, Source, held_out_mask
 from data.sources.splits import SPLITS, Layout
 from data.sources.values import label_of
@@ -137,28 +139,38 @@ class View:
 
     @cached_property
     def invalid_utf8(self) -> str:
-        """`data.invalid_utf8`."""
-        return getattr(self.settings, "invalid_utf8", "error")
+        """`data.invalid_utf8`; "error" for sources without this field."""
+        return self.settings.invalid_utf8 if isinstance(self.settings, DecodedText) else "error"
+
+    @property
+    def text_field(self) -> str:
+        """The field with the text or transcript."""
+        return self.settings.text_field
+
+    @property
+    def label_field(self) -> str:
+        """The field with the label."""
+        return self.settings.label_field
 
     @property
     def text_fields(self) -> dict[str, str]:
-        """The field with the text or transcript, as in `fields`."""
-        return {self._field("text_field"): "data.text_field"}
+        """`text_field`, as in `fields`."""
+        return {self.text_field: "data.text_field"}
 
     @property
     def label_fields(self) -> dict[str, str]:
-        """The field with the label, as in `fields`."""
-        return {self._field("label_field"): "data.label_field"}
+        """`label_field`, as in `fields`."""
+        return {self.label_field: "data.label_field"}
 
     def label_of(self, where: str, row: Mapping[str, Any]) -> str:
         """Return the label of a row as text. where: the row's location, for errors."""
-        return label_of(where, row, self._field("label_field"), self.invalid_utf8)
+        return label_of(where, row, self.label_field, self.invalid_utf8)
 
     def number_of(self, where: str, row: Mapping[str, Any]) -> Any:
         """Return the number of a row's class; while classes have no numbers, what the row has."""
         if self.numbers is not None:
             return self.numbers[self.label_of(where, row)]
-        value = row[self._field("label_field")]
+        value = row[self.label_field]
         return value if isinstance(value, int) else self.label_of(where, row)
 
     def examples(self, name: str, where: str, row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -183,13 +195,10 @@ class View:
             next(self.examples(table.name, *first), None)
         return first is not None
 
-    def _field(self, setting: str) -> str:
-        """Return the field that a setting names; without this setting, its usual name."""
-        return getattr(self.settings, setting, setting.removesuffix("_field"))
 
-
-Reader = Callable[[Any, View], Opened]
-"""A function that finds the rows that `settings` (`config.data`) describe, for a view."""
+Reader = Callable[[Any, View, Progress], Opened]
+"""A function that finds the rows that `settings` (`config.data`) describe, for a view, and reports
+its progress if it takes long."""
 
 
 @dataclass(frozen=True)
@@ -257,16 +266,25 @@ class RowExamples(Examples):
         )
 
 
-def open_rows(settings: Any, reader: Reader, view_type: type[View]) -> Source:
+def _labels(examples: RowExamples, split: str, progress: Progress) -> Iterator[str]:
+    """Yield the label of each row, and report progress if that takes long."""
+    stage, total = f"reading labels of {split}", len(examples)
+    return track(examples.labels(), delayed(progress), stage, total, "labels")
+
+
+def open_rows(
+    settings: Any, reader: Reader, view_type: type[View], progress: Progress = silent
+) -> Source:
     """Return the source of the raw examples that a view makes of the rows that a reader finds.
 
     settings: `config.data`.
+    progress: reports only what takes long.
 
     If there is no validation split, `data.validation_fraction` of the training rows is held out.
     Raises UsageError if there are no rows, or if they are wrong at first sight.
     """
     view = view_type(settings)
-    opened = reader(settings, view)
+    opened = reader(settings, view, progress)
     splits = {split: RowExamples(tables, view) for split, tables in opened.tables.items()}
     fraction = opened.held_out
     if fraction is None:
@@ -281,7 +299,7 @@ def open_rows(settings: Any, reader: Reader, view_type: type[View]) -> Source:
     classes, warnings = opened.classes, opened.warnings
     if view.numbers_classes and classes is None:
         found = assign_classes(
-            {split: Counter(examples.labels()) for split, examples in splits.items()},
+            {split: Counter(_labels(of, split, progress)) for split, of in splits.items()},
             thing=view.things.removesuffix("s"),
             validation_is_cut=fraction > 0,
         )

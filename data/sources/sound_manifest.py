@@ -14,16 +14,17 @@ from configs.reading.inputs import nearest_path
 from data.classes import is_no_value, no_values
 from data.file_stat_cache import FileStatCache
 from data.forms import nfc
+from data.progress import Progress
 from data.sources.columns import describe_unread, refuse_segments
 from data.sources.file_rows import UserFile, opened_files
 from data.sources.files import file_sha256
 from data.sources.opening import open_text
 from data.sources.rows import Opened, View
-from data.sources.source import copies, hold_out_validation
+from data.sources.source import hold_out_validation
 from data.sources.splits import Layout
 from data.sources.tables import Rows, find_tables, open_rows, refuse_known_names
 from data.sources.values import text_of
-from data.sources.views import Recordings
+from data.sources.views import ListedRecordings
 
 _KNOWN = {
     "data.path_field": ("file_name", "audio_filepath", "audio_path", "audio", "file", "wav"),
@@ -35,22 +36,23 @@ _KNOWN = {
 _TO_TABLE = r"""awk -F'|' 'BEGIN {print "path\ttext"} {print "wavs/" $1 ".wav\t" $NF}'"""
 
 
-def open_manifests(settings: Any, view: View) -> Opened:
+def open_manifests(settings: Any, view: View, progress: Progress) -> Opened:
     """Open the recordings in the tables at `data.path`, with their transcripts or labels.
 
     Without a validation split, `data.validation_fraction` of the recordings is held out, chosen by
     a hash of each path as written in the table. Raises UsageError, for instance if an audio file is
     missing.
     """
-    assert isinstance(view, Recordings)
+    assert isinstance(view, ListedRecordings)
     if len(view.fields) < 2:
         raise UsageError(
             f"data.path_field={settings.path_field} names the transcript or label, too: a "
             "recording needs both"
         )
     (layout, _), told = find_tables(settings, view, is_flat=True), list[str]()
-    recordings, share = hold_out_validation(_read(layout, settings, view, told), settings)
-    told += _copies(recordings)
+    every = _read(layout, settings, view, progress, told)
+    recordings, share = hold_out_validation(every, settings)
+    told += _repeated(recordings)
     for split, of in recordings.items() if not view.numbers_classes else ():
         missing = [one.target for one in of if is_no_value(one.target)]
         told += no_values(missing, f"{len(of):,} transcripts of {split}")
@@ -58,7 +60,7 @@ def open_manifests(settings: Any, view: View) -> Opened:
 
 
 def _read(
-    layout: Layout[Path], settings: Any, view: Recordings, told: list[str]
+    layout: Layout[Path], settings: Any, view: ListedRecordings, progress: Progress, told: list[str]
 ) -> dict[str, list[UserFile]]:
     """Return the recordings of each split.
 
@@ -73,27 +75,28 @@ def _read(
     }
     for table in itertools.chain.from_iterable(opened.values()):
         _check_columns(table, view.fields)
-    told += describe_unread(opened, view.fields, settings)
+    told += describe_unread(opened, view.fields, settings, progress)
     for split, tables in opened.items():
-        found[split], missing = [], []
+        listed, missing = list[tuple[Path, str, str]](), []
+        for rows in tables:
+            told += rows.warnings
+            for where, row in rows.read(view.fields):
+                name = text_of(where, row, field, view.invalid_utf8, needed="path")
+                path = _file(rows.path.parent, name)
+                listed.append((path, name, view.target_of(where, row)))
+                if not path.is_file():
+                    missing.append((where, rows.path, name))
+        if missing:
+            raise _missing(missing)
+        if not listed:
+            raise UsageError(f"{tables[0].path} holds no recording")
+        paths = [*dict.fromkeys(path for path, *_ in listed)]
         with FileStatCache(
             settings, "recordings", str(tables[0].path.absolute()), split
         ) as file_stat_cache:
-            for rows in tables:
-                told += rows.warnings
-                for where, row in rows.read(view.fields):
-                    name = text_of(where, row, field, view.invalid_utf8, needed="path")
-                    target = view.target_of(where, row)
-                    path = _file(rows.path.parent, name)
-                    if not path.is_file():
-                        missing.append((where, rows.path, name))
-                    elif not missing:
-                        sha256 = file_stat_cache.of(path, file_sha256)
-                        found[split].append(UserFile(path, name, target, sha256))
-        if missing:
-            raise _missing(missing)
-        if not found[split]:
-            raise UsageError(f"{tables[0].path} holds no recording")
+            hashes = file_stat_cache.of_all(paths, file_sha256, progress, f"opening {split}")
+        sha256 = dict(zip(paths, hashes, strict=True))
+        found[split] = [UserFile(path, name, target, sha256[path]) for path, name, target in listed]
     return found
 
 
@@ -122,9 +125,8 @@ def _check_columns(table: Rows, fields: Mapping[str, str]) -> None:
     refuse_segments(table, fields)
 
 
-def _copies(recordings: Mapping[str, Sequence[UserFile]]) -> Iterator[str]:
-    """Yield warnings about recordings that are listed twice in a split, or are both in training and
-    held out."""
+def _repeated(recordings: Mapping[str, Sequence[UserFile]]) -> Iterator[str]:
+    """Yield warnings about recordings that are listed twice in a split."""
     for split, of in recordings.items():
         counts, targets = Counter(one.name for one in of), dict[str, set[str]]()
         for one in of:
@@ -140,7 +142,6 @@ def _copies(recordings: Mapping[str, Sequence[UserFile]]) -> Iterator[str]:
                 f"{len(twice):,} of {len(counts):,} recordings of {split} have several rows, such "
                 f"as {twice[0]}: each row counts"
             )
-    yield from copies(recordings, "recordings")
 
 
 def _missing(rows: Sequence[tuple[str, Path, str]]) -> UsageError:

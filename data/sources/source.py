@@ -93,31 +93,6 @@ def hold_out_validation(
     return {split: of for split, of in splits.items() if of}, share
 
 
-def copies(files: Mapping[str, Sequence[Any]], things: str) -> Iterator[str]:
-    """Yield a warning for each other split that shares files with train.
-
-    files: the files of each split, by the split's name; each has attributes `sha256` and `name`.
-    things: the plural noun for the files in the warning, such as "pictures".
-    """
-    learnt = {one.sha256 for one in files["train"]}
-    for split, of in files.items():
-        names = [one.name for one in of if one.sha256 in learnt and split != "train"]
-        if names:
-            yield copies_line(names, f"{len(of):,} {things} of {split}")
-
-
-def copies_line(names: Sequence[str], of_all: str) -> str:
-    """Return the warning that evaluated examples are also in train.
-
-    names: the names of these examples.
-    of_all: all evaluated examples, in words, such as "100 pairs of test".
-    """
-    return (
-        f"{len(names):,} of {of_all} are in train too, such as {names[0]}: what they measure was "
-        "learnt by heart"
-    )
-
-
 def held_out_mask(names: Iterable[str], fraction: float) -> NDArray[np.bool_]:
     """Return a mask of the `names` to hold out, bool [names]: about `fraction` of them.
 

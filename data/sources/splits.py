@@ -24,7 +24,9 @@ _SPLIT = (
     r"(?:[-_ ]?(?:set|split|data|dataset))?"
     r"(?:-\d+-of-\d+(?:-[0-9a-f]+)?)?"
 )
-_ALONE = re.compile(rf"{_SPLIT}(?:\..*)?", re.IGNORECASE | re.DOTALL)
+_YEAR = r"(?:19|20)\d\d(?!\d)"
+_NUMBER = rf"(?:[-_]?(?:part|shard|chunk))?(?:[-_]\d+|(?!{_YEAR})\d+)"  # of a part
+_ALONE = re.compile(rf"{_SPLIT}(?P<number>{_NUMBER})?(?:\..*)?", re.IGNORECASE | re.DOTALL)
 _FIRST = re.compile(rf"{_SPLIT}(?:[-_ ]|(?=\d)).+", re.IGNORECASE | re.DOTALL)
 _LAST = re.compile(rf".+[-_. ]{_SPLIT}(?:[-_]?\d+)?(?:\.[^.]+){{0,2}}", re.IGNORECASE | re.DOTALL)
 _PARTITION = re.compile(r"\w+=")
@@ -51,28 +53,46 @@ class Layout(Generic[Item]):
 
 
 class _Mark(NamedTuple):
-    """The part of a path that names a split; folders end with a slash. is_alone: as `split_of`."""
+    """The part of a path that names a split; folders end with a slash.
+
+    rank: 2 if it says only the split, 1 if it also says the number of a part, as train-0.csv does,
+        0 if it says more.
+    """
 
     split: str
     part: str
-    is_alone: bool
+    rank: int
+
+    @property
+    def is_alone(self) -> bool:
+        """As `split_of`."""
+        return self.rank > 0
 
 
-@lru_cache(2**14)
 def split_of(name: str) -> tuple[str, bool] | None:
     """Return the split that a file or folder is named after, and whether its name says only that.
 
-    Of train.txt, Training_set, split=train and train-00000-of-00002.parquet this is ("train",
-    True); of imdb.train.csv and train2017 it is ("train", False). A name that says no split, or two
-    of them as train_dev.csv does, gives None.
+    Of train.txt, Training_set, split=train, train-000012.tar and train-00000-of-00002.parquet this
+    is ("train", True); of imdb.train.csv and train2017, a year, it is ("train", False). A name that
+    says no split, or two of them as train_dev.csv does, gives None.
     """
-    if partition := _PARTITION.match(name):
-        name = name[partition.end() :]
-    if alone := _ALONE.fullmatch(name):
-        return str(alone.lastgroup), True
-    said = [pattern.fullmatch(name) for pattern in (_FIRST, _LAST)]
-    splits = {str(match.lastgroup) for match in said if match}
-    return (splits.pop(), False) if len(splits) == 1 else None
+    mark = _said(name)
+    return None if mark is None else (mark.split, mark.is_alone)
+
+
+@lru_cache(2**14)
+def _said(name: str) -> _Mark | None:
+    """Return what a single name says of a split."""
+    rest = name[partition.end() :] if (partition := _PARTITION.match(name)) else name
+    if alone := _ALONE.fullmatch(rest):
+        return _Mark(_split(alone), name, 1 if alone["number"] else 2)
+    said = [pattern.fullmatch(rest) for pattern in (_FIRST, _LAST)]
+    splits = {_split(match) for match in said if match}
+    return _Mark(splits.pop(), name, 0) if len(splits) == 1 else None
+
+
+def _split(match: re.Match[str]) -> str:
+    return next(split for split in SPLITS if match[split])
 
 
 def assign(items: Sequence[Item], name: Callable[[Item], str], settings: Any) -> Layout[Item]:
@@ -177,22 +197,20 @@ def listed(names: Sequence[str]) -> str:
 
 def _marks(names: Iterable[str]) -> list[_Mark | None]:
     """Return what says a split in each relative path. Where one name says only train, another such
-    as train_old says none: nobody can tell whether it belongs to it."""
-    marks = [_mark(name) for name in names]
-    alone = {mark.split for mark in marks if mark is not None and mark.is_alone}
-    return [
-        None if mark is None or (mark.split in alone and not mark.is_alone) else mark
-        for mark in marks
-    ]
+    as train_old or train-1 says none: nobody can tell whether it belongs to it."""
+    marks, ranks = [_mark(name) for name in names], dict[str, int]()
+    for mark in filter(None, marks):
+        ranks[mark.split] = max(mark.rank, ranks.get(mark.split, 0))
+    return [mark if mark and mark.rank == ranks[mark.split] else None for mark in marks]
 
 
 def _mark(name: str) -> _Mark | None:
     """Return the first part of a path that says only a split; else the first that says one."""
     parts, first = name.split("/"), None
     for count, part in enumerate(parts, 1):
-        if said := split_of(part):
+        if said := _said(part):
             end = "/" if count < len(parts) else ""
-            mark = _Mark(said[0], "/".join(parts[:count]) + end, said[1])
+            mark = said._replace(part="/".join(parts[:count]) + end)
             if mark.is_alone:
                 return mark
             first = first or mark

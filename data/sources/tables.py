@@ -14,11 +14,13 @@ from typing import Any
 
 from configs.errors import UsageError, blaming
 from data.file_stat_cache import FileStatCache
+from data.progress import Progress, Reached
 from data.sources.columns import describe_unread
 from data.sources.files import file_sha256, find_files, is_hidden, name_below
-from data.sources.opening import COMPRESSED, compressible, open_text, without_compression
+from data.sources.opening import open_text
 from data.sources.rows import Opened, Row, View, Wanted
 from data.sources.splits import Layout
+from data.sources.suffixes import COMPRESSED, compressible, without_compression
 from data.sources.values import leaves, listed_names
 
 JSON_LINES = compressible(".jsonl")
@@ -70,9 +72,11 @@ class Rows:
         first = itertools.islice(self.read({}), _FIRST_ROWS)
         return [*dict.fromkeys(name for _, row in first for name, _ in leaves(row))]
 
-    @property
-    def blank_rows(self) -> int:
-        """The number of rows that have separators and no value, which are left out."""
+    def count_blank_rows(self, reached: Reached) -> int:
+        """Return the number of rows that have separators and no value, which are left out.
+
+        reached: called with the number of bytes of the file that are read so far.
+        """
         return 0
 
     def values(self, column: str) -> Iterator[tuple[str, Any]]:
@@ -98,7 +102,7 @@ class Rows:
         raise NotImplementedError
 
 
-def open_tables(settings: Any, view: View) -> Opened:
+def open_tables(settings: Any, view: View, progress: Progress) -> Opened:
     """Open the tables at `data.path`, as rows for `view`.
 
     The first row of each file is read, so that wrong field names fail at once. Raises UsageError,
@@ -109,18 +113,18 @@ def open_tables(settings: Any, view: View) -> Opened:
     for split, paths in layout.splits.items():
         tables[split] = [open_rows(path, name_below(root, path), view) for path in paths]
         with FileStatCache(settings, "records", str(root.absolute()), split) as file_stat_cache:
-            hashes[split] = [
-                [table.name, file_stat_cache.of(table.path, file_sha256)] for table in tables[split]
-            ]
+            found = file_stat_cache.of_all(paths, file_sha256, progress, f"opening {split}")
+        named = zip(tables[split], found, strict=True)
+        hashes[split] = [[table.name, sha256] for table, sha256 in named]
         if not [table for table in tables[split] if view.check(table)]:
             raise UsageError(f"{settings.path} holds no record for {split}")
-    told = [*describe_unread(tables, view.fields, settings)] if view.fields else []
+    told = [*describe_unread(tables, view.fields, settings, progress)] if view.fields else []
     told += [line for of in tables.values() for table in of for line in table.warnings]
     return Opened(tables, {"files": hashes}, layout=layout, warnings=tuple(told))
 
 
 def open_rows(path: Path, name: str, view: View) -> Rows:
-    """Return the rows of a file. The suffix of its path, before one of `opening.COMPRESSED`,
+    """Return the rows of a file. The suffix of its path, before one of `suffixes.COMPRESSED`,
     determines the format; JSON that begins with a bracket is an array.
 
     name: as in `Rows`.
@@ -202,13 +206,21 @@ def no_such_field(
     otherwise: what else the user may do, if no field has a similar name.
     """
     there = [*there]
+    near = similar_fields(field, there, taken)
+    hint = f"did you mean {setting}={near[0]}?" if near else f"set {setting}{otherwise}"
+    return UsageError(f"{where} has no field {field!r}, but {listed_names(there)}: {hint}")
+
+
+def similar_fields(field: str, there: Iterable[str], taken: Iterable[str] = ()) -> list[str]:
+    """Return those fields, the likeliest first, that may be meant by a name that is not `there`;
+    the parameters are those of `no_such_field`."""
+    taken = {*taken}
     free = [name for name in there if name not in taken and len(name) <= _LONGEST_SUGGESTED]
     near = [name for name in free if name.endswith(f".{field}")]
     for one in field.split(";"):
         near += difflib.get_close_matches(one, free, n=1, cutoff=0.5)
         near += [name for name in free if len(one) > 3 and one in name]
-    hint = f"did you mean {setting}={near[0]}?" if near else f"set {setting}{otherwise}"
-    return UsageError(f"{where} has no field {field!r}, but {listed_names(there)}: {hint}")
+    return near
 
 
 def refuse_known_names(

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import UsageError
+from data.progress import Progress
 from data.sources.documents import Document, opened_documents, read_text_files
 from data.sources.files import find_files, name_below
-from data.sources.opening import compressible, open_text
+from data.sources.opening import open_text
 from data.sources.rows import Opened, View
 from data.sources.source import hold_out_validation
+from data.sources.suffixes import compressible
 
 _TABLES = compressible(".jsonl", ".csv", ".tsv")
 _JSON = compressible(".json")
@@ -20,7 +22,7 @@ _RECORDS = re.compile(rb"\s*(\[\s*\{|\{[^\n]*\}\s*\n\s*\{)")  # an array of obje
 _HEAD_BYTES = 2**16
 
 
-def open_files(settings: Any, view: View) -> Opened:
+def open_files(settings: Any, view: View, progress: Progress) -> Opened:
     """Open the files at `data.path`, found by `files.find_files`, sorted by name.
 
     Without a validation split, `data.validation_fraction` of train is held out. If train has
@@ -29,7 +31,8 @@ def open_files(settings: Any, view: View) -> Opened:
     """
     layout, root = find_files(settings)
     documents = {
-        split: _read(split, paths, root, settings) for split, paths in layout.splits.items()
+        split: _read(split, paths, root, settings, progress)
+        for split, paths in layout.splits.items()
     }
     fraction = settings.validation_fraction
     if fraction and "validation" not in documents and len(documents["train"]) == 1:
@@ -46,10 +49,18 @@ def open_files(settings: Any, view: View) -> Opened:
     )
 
 
-def _read(split: str, paths: Sequence[Path], root: Path, settings: Any) -> list[Document]:
+def _read(
+    split: str, paths: Sequence[Path], root: Path, settings: Any, progress: Progress
+) -> list[Document]:
     """Return the files of `split` that contain text."""
-    named = ((path, name_below(root, path)) for path in paths)
-    files = read_text_files(named, settings.invalid_utf8, settings, str(root.absolute()), split)
+    files = read_text_files(
+        {path: name_below(root, path) for path in paths},
+        settings.invalid_utf8,
+        settings,
+        *(str(root.absolute()), split),
+        progress=progress,
+        stage=f"opening {split}",
+    )
     if not files:
         what = f"{paths[0]} is empty" if len(paths) == 1 else f"{root} holds no text"
         raise UsageError(f"{settings.path}: {what} for {split}")

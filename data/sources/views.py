@@ -38,6 +38,12 @@ class Texts(View):
         return iter((text_of(where, row, field, self.invalid_utf8),))
 
 
+class FileTexts(Texts):
+    """A row is a file of text, whose field no setting names."""
+
+    text_field = "text"
+
+
 class LabelledTexts(Texts):
     """A row is a document with a label: an example is as of `Texts`, and has `label`, a text."""
 
@@ -81,9 +87,14 @@ class Pictures(View):
     things = "pictures"
     numbers_classes = True
 
+    @property
+    def image_field(self) -> str:
+        """The field with the picture."""
+        return self.settings.image_field
+
     @cached_property
     def fields(self) -> dict[str, str]:
-        content = {self._field("image_field"): "data.image_field"}
+        content = {self.image_field: "data.image_field"}
         return content | self.label_fields | content  # the first of two settings for one field
 
     def examples(self, name: str, where: str, row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -97,6 +108,13 @@ class Pictures(View):
         yield {"image": image, "label": self.number_of(where, row), **named}
 
 
+class FilePictures(Pictures):
+    """A row is a file in the folder of its class: no setting names its fields."""
+
+    image_field = "image"
+    label_field = "label"
+
+
 class Recordings(View):
     """A row is a recording with a transcript: `sound`, a function of the sample rate and the most
     seconds that returns the waveform; `text`; `name`; and `path` if it is a file."""
@@ -104,19 +122,22 @@ class Recordings(View):
     things = "recordings"
     place = "listed in"
 
+    @property
+    def content_fields(self) -> dict[str, str]:
+        """The field with the recording, as in `fields`."""
+        return {self.settings.sound_field: "data.sound_field"}
+
     @cached_property
     def fields(self) -> dict[str, str]:
-        names = ("path_field", "sound_field")
-        setting = next(name for name in names if hasattr(self.settings, name))
         target = self.label_fields if self.numbers_classes else self.text_fields
-        content = {self._field(setting): f"data.{setting}"}
+        content = self.content_fields
         return content | target | content  # the first of two settings that name one field
 
     def target_of(self, where: str, row: Mapping[str, Any]) -> str:
         """Return the transcript or the label of a row, as text."""
         if self.numbers_classes:
             return self.label_of(where, row)
-        return text_of(where, row, self._field("text_field"), self.invalid_utf8)
+        return text_of(where, row, self.text_field, self.invalid_utf8)
 
     def examples(self, name: str, where: str, row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         field = next(iter(self.fields))
@@ -138,6 +159,18 @@ class LabelledRecordings(Recordings):
     """A row is a recording with a label: `label`, the number of its class, instead of `text`."""
 
     numbers_classes = True
+
+
+class ListedRecordings(Recordings):
+    """A row names the file of a recording with a transcript."""
+
+    @property
+    def content_fields(self) -> dict[str, str]:
+        return {self.settings.path_field: "data.path_field"}
+
+
+class ListedLabelledRecordings(ListedRecordings, LabelledRecordings):
+    """A row names the file of a recording with a label."""
 
 
 def _decode(

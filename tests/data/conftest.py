@@ -27,3 +27,19 @@ def corpus(tmp_path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(sentences(1 + 3 * number, 100 * number), encoding="utf-8")
     return folder
+
+
+@pytest.fixture(scope="session")
+def sounds(tmp_path_factory) -> Path:
+    """Recordings in a folder, and beside it tables: 24 for training and 6 for the test."""
+    from tests.data.recordings import WORDS, record, write_table
+
+    folder = tmp_path_factory.mktemp("sound")
+    for split, start, stop in (("train", 0, 24), ("test", 24, 30)):
+        paths = [record(folder / "sounds" / f"{n:02}", n) for n in range(start, stop)]
+        rows = [
+            {"path": f"sounds/{path.name}", "text": WORDS[n % 3], "label": WORDS[n % 3]}
+            for n, path in enumerate(paths, start)
+        ]
+        write_table(folder / f"{split}.jsonl", rows)
+    return folder

@@ -98,7 +98,7 @@ def test_answers_alone_count_and_every_conversation_is_whole(tmp_path):
     assert 0 < train.padding < 0.5
     assert dataset.warnings == (
         "1 of 41 conversations of train end with a message of the role 'user', which is not "
-        "learnt, such as chat.jsonl:41",
+        "learnt; such as chat.jsonl:41",
     )
 
 

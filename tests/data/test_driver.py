@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from configs.data_spec import DataSpec
 from configs.errors import UsageError
+from configs.schema.data import Data
 from data.batches import Batches
 from data.dataset import ExampleCodec
 from data.driver import Part, Preparation
@@ -64,12 +65,22 @@ class Numbers(Preparation):
 def prepare(folder, **splits) -> tuple[Any, list]:
     make = lambda value: {"name": f"number {value}", "value": value}  # noqa: E731
     examples = {split: MadeExamples(of, make) for split, of in splits.items()}
-    settings = SimpleNamespace(source="numbers", global_batch_size=2)
+    settings = SimpleNamespace(
+        source="numbers", global_batch_size=2, has_tokenizer=False, may_break=False
+    )
     seen: list = []
     report = lambda *what: seen.append(what)  # noqa: E731
     metadata = Numbers([Source("numbers", examples, {})], settings).write(folder, report)
     again = json.loads(json.dumps(metadata))
     return Numbers([Source("numbers", examples, {})], settings).open(folder, again), seen
+
+
+def test_settings_say_whether_their_examples_have_tokens_and_may_break():
+    kinds = get_args(get_args(Data)[0])
+    assert len(kinds) > 20
+    for kind in kinds:
+        assert kind.has_tokenizer == ("tokenizer" in kind.model_fields), kind
+        assert kind.may_break == ("broken_fraction" in kind.model_fields), kind
 
 
 def test_a_new_kind_of_example_is_one_class(tmp_path):
@@ -80,7 +91,7 @@ def test_a_new_kind_of_example_is_one_class(tmp_path):
     assert train.names() == [f"number {value}" for value in (1, 3, 0, 5, 7)]
     assert (train.examples, train.left_out, train.broken, train.lengths) == (5, 2, None, None)
     assert dataset.warnings == (
-        "2 of 7 numbers of train are below 0, and left out, such as number -2",
+        "2 of 7 numbers of train are below 0, and left out; such as number -2",
         "1 of 7 values of train are 0",
         "1 of 2 values of test are 0",
     )
@@ -99,7 +110,7 @@ def test_a_split_of_which_nothing_is_left_is_told_with_its_messages(tmp_path):
     with pytest.raises(UsageError) as raised:
         prepare(tmp_path, train=TRAIN, test=[-1, -2])
     assert str(raised.value) == (
-        "no number of test is left: 2 of 2 numbers of test are below 0, and left out, such as "
+        "no number of test is left: 2 of 2 numbers of test are below 0, and left out; such as "
         "number -1"
     )
 
@@ -113,6 +124,6 @@ def test_examples_of_a_source_are_read_once_for_each_pass(tmp_path):
             return super().__iter__()
 
     examples = {"train": Counted(TRAIN, lambda value: {"name": str(value), "value": value})}
-    settings = SimpleNamespace(source="numbers", global_batch_size=2)
+    settings = SimpleNamespace(source="numbers", has_tokenizer=False, may_break=False)
     Numbers([Source("numbers", examples, {})], settings).write(tmp_path, silent)
     assert passes == [7]

@@ -12,9 +12,11 @@ from PIL import Image
 from configs.errors import UsageError
 from configs.reading.inputs import check_inputs
 from configs.schema.config import Config
-from configs.schema.data import Table, TextFiles
+from configs.schema.conversations import Conversations
+from configs.schema.data import Records, Table, TextFiles, WebDataset
 from configs.schema.pairs import ParallelText
-from configs.schema.pictures import ImageFolder
+from configs.schema.pictures import ImageFolder, WebDatasetPictures
+from configs.schema.sound import SoundTranscripts
 from data.sources.registry import open_source
 
 RULE = "left out: editors' backups (~$*, *~, *.bak, *.orig, *.swp) and what is no regular file are "
@@ -85,6 +87,46 @@ def test_backups_of_editors_are_left_out_and_told(tmp_path):
     write(tmp_path / "tables", "train.csv", "~$train.csv", "test.csv", text="text,label\na,b\n")
     tables = open_source(Table(path=str(tmp_path / "tables"), validation_fraction=0.0))
     assert tables.layout.warnings == (f"~$train.csv is {RULE}not read",)
+
+
+COPIES = {
+    "text": (TextFiles, ("a.txt", "a.txt.gz")),
+    "text of two compressions": (TextFiles, ("a.txt.bz2", "a.txt.xz")),
+    "JSON lines": (Records, ("more/a.jsonl", "more/a.jsonl.zst")),
+    "a table of a split": (Table, ("train.csv", "train.csv.gz")),
+    "conversations": (Conversations, ("a.jsonl", "a.jsonl.gz")),
+    "a list of recordings": (SoundTranscripts, ("train.tsv", "train.tsv.xz")),
+    "pairs": (ParallelText, ("train.en", "train.en.gz")),
+    "shards": (WebDataset, ("train-000.tar", "train-000.tar.gz")),
+    "shards of short names": (WebDatasetPictures, ("train-000.tar.zst", "train-000.tgz")),
+}
+
+
+@pytest.mark.parametrize("case", COPIES)
+def test_a_file_and_its_compressed_copy_are_refused(tmp_path, case):
+    kind, files = COPIES[case]
+    write(tmp_path, *files, "other/train.de", text="")
+    first, second = (tmp_path / name for name in files)
+    for path in (tmp_path, *(() if kind is ParallelText else (first.parent / "*a*",))):
+        with pytest.raises(UsageError) as raised:
+            open_source(kind(path=str(path)))
+        assert str(raised.value) == (
+            f"{first} and {second} are copies of one file by their names, and every example would "
+            "be read twice: move one of them elsewhere"
+        )
+
+
+def test_pairs_named_by_their_beginning_may_have_no_compressed_copy(tmp_path):
+    write(tmp_path, "a.en", "a.de", "b.en", "b.en.gz")
+    assert len(open_source(ParallelText(path=f"{tmp_path}/a", validation_fraction=0.0)).splits)
+    write(tmp_path, "a.de.gz")
+    with pytest.raises(UsageError, match=r"a\.de and .*a\.de\.gz are copies of one file"):
+        open_source(ParallelText(path=f"{tmp_path}/a"))
+
+
+def test_files_of_one_name_in_two_folders_are_no_copies(tmp_path):
+    write(tmp_path, "a/x.txt", "b/x.txt.gz", "x.md")
+    assert names(documents(tmp_path)) == ["a/x.txt", "b/x.txt.gz", "x.md"]
 
 
 def test_folders_of_systems_are_hidden_ones(tmp_path):

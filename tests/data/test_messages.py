@@ -142,9 +142,9 @@ def test_conversations_of_sharegpt_are_read(tmp_path):
     ]
     assert dataset.warnings == (
         "1 of 1 conversations of train have messages of the role 'human', which is read as "
-        "'user', such as chat.jsonl:1",
+        "'user'; such as chat.jsonl:1",
         "1 of 1 conversations of train have messages of the role 'gpt', which is read as "
-        "'assistant', such as chat.jsonl:1",
+        "'assistant'; such as chat.jsonl:1",
     )
 
 
@@ -163,7 +163,7 @@ def test_messages_of_an_unknown_role_are_told(tmp_path):
     assert sorted(found) == [*2 * [f"Four.{END}"], f"It is 0.{END}"]
     assert warnings == (
         "2 of 3 conversations of train have messages of the role 'bard', which are read as they "
-        "are, and not learnt, such as chat.jsonl:2",
+        "are, and not learnt; such as chat.jsonl:2",
     )
     named = "{% for m in messages %}{{ 'B' if m.role == 'bard' }}{{ m.content }}{{ eos_token }}"
     assert learnt(tmp_path, record, chat_template=f"{named}{{% endfor %}}")[1] == ()
@@ -185,7 +185,7 @@ def test_an_empty_answer_is_not_learnt_and_told(tmp_path):
     assert len(found) == 2
     assert warnings == (
         "2 of 4 conversations of train have no answer to learn, and are left out",
-        "2 of 4 conversations of train have an empty answer, which is not learnt, such as "
+        "2 of 4 conversations of train have an empty answer, which is not learnt; such as "
         "chat.jsonl:3",
     )
     assert "all are empty" in refusal(tmp_path, *empty)

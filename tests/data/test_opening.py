@@ -19,8 +19,9 @@ from configs.errors import UsageError
 from configs.schema.data import Conversations, Records, Table, TextFiles
 from configs.schema.pairs import ParallelText
 from configs.schema.sound import SoundLabels
-from data.sources.opening import COMPRESSED, lines_of, open_text
+from data.sources.opening import lines_of, open_text
 from data.sources.registry import open_source
+from data.sources.suffixes import COMPRESSED
 
 COMPRESS = {
     ".gz": gzip.compress,

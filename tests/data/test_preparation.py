@@ -266,6 +266,14 @@ def test_progress_ends_with_the_true_number_of_what_was_read():
     assert seen == [("packing", 0, 2, "pieces"), ("packing", 3, 4, "pieces"),
                     ("packing", 3, 3, "pieces")]  # fmt: skip
     seen.clear()
+    assert [*track("abc", report, "packing", 9, "pieces", is_estimate=True)] == [*"abc"]
+    so_far = "pieces (estimated)"
+    assert seen == [("packing", 0, 9, so_far), ("packing", 3, 9, so_far),
+                    ("packing", 3, 3, "pieces")]  # fmt: skip
+    seen.clear()
+    assert [*in_blocks("abcd", 2, report, "s", 4, "u")] == [["a", "b"], ["c", "d"]]
+    assert seen == [("s", 0, 4, "u"), ("s", 2, 4, "u"), ("s", 4, 4, "u")]  # a total that is exact
+    seen.clear()
     assert [*in_blocks("abcde", 2, report, "s", 9, "u")] == [["a", "b"], ["c", "d"], ["e"]]
     assert [done for _, done, _, _ in seen] == [0, 2, 4, 5, 5]
     assert seen[-1] == ("s", 5, 5, "u")

@@ -1,15 +1,11 @@
-"""Promises of sound: recordings of any kind listed in any table; broken ones told, of no weight."""
+"""Promises of sound: recordings become frames and transcripts; broken ones told, of no weight."""
 
-import json
 import shutil
-import unicodedata
 from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 
-from configs.errors import UsageError
 from configs.schema.sound import (
     SoundAugmentation,
     SoundLabels,
@@ -22,88 +18,29 @@ from data.codecs.sound import LogMel, decode_sound
 from data.dataset import Dataset
 from data.preparation import prepare
 from data.show import data_table, describe_batch
-from data.sources.registry import open_source
+from tests.data.recordings import (
+    FORMS,
+    WORDS,
+    record,
+    refusal,
+    rows_of,
+    settings,
+    warnings,
+    write_table,
+)
 from tests.data.test_sound_codec import encoded, voice
-
-WORDS = ("one", "two", "three")
-KINDS = ((8000, "WAV", 1), (16_000, "FLAC", 2), (44_100, "OGG", 1), (8000, "WAV", 2))
-
-
-def record(path: Path, number: int) -> Path:
-    """A recording of half a second and more, of one kind after another."""
-    rate, codec, channels = KINDS[number % len(KINDS)]
-    waveform = voice(0.5 + 0.05 * (number % 7), rate, pitch=150 + 40 * (number % 3))
-    waveform = waveform + 1e-3 * np.random.default_rng(number).normal(size=len(waveform))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path = path.with_suffix(f".{codec.lower()}")
-    soundfile.write(path, np.stack([waveform] * channels, axis=1), rate, format=codec)
-    return path
-
-
-def write_table(path: Path, rows: list[dict]) -> None:
-    """The rows as what the name of the file says."""
-    if path.suffix == ".jsonl":
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    elif path.suffix == ".json":
-        path.write_text(json.dumps(rows, indent=1))
-    elif path.suffix == ".parquet":
-        import pyarrow
-        import pyarrow.parquet
-
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
-    else:
-        separator = "\t" if path.suffix == ".tsv" else ","
-        lines = [separator.join(rows[0]), *(separator.join(map(str, one.values())) for one in rows)]
-        path.write_text("\n".join(lines) + "\n")
-
-
-@pytest.fixture(scope="session")
-def sounds(tmp_path_factory) -> Path:
-    """Recordings in a folder, and beside it tables: 24 for training and 6 for the test."""
-    folder = tmp_path_factory.mktemp("sound")
-    for split, start, stop in (("train", 0, 24), ("test", 24, 30)):
-        paths = [record(folder / "sounds" / f"{n:02}", n) for n in range(start, stop)]
-        rows = [
-            {"path": f"sounds/{path.name}", "text": WORDS[n % 3], "label": WORDS[n % 3]}
-            for n, path in enumerate(paths, start)
-        ]
-        write_table(folder / f"{split}.jsonl", rows)
-    return folder
 
 
 @pytest.fixture
 def folder(sounds, tmp_path) -> Path:
-    """The same, to change."""
+    """Recordings and their tables, to change."""
     return Path(shutil.copytree(sounds, tmp_path / "set"))
-
-
-def settings(folder: Path, kind: type = SoundTranscripts, **changes):
-    options = {"sample_rate": 8000, "num_mels": 20, "cache_dir": str(folder.parent / "cache"),
-               "broken_fraction": 0.3}  # fmt: skip
-    return kind(path=str(folder), **options | changes)
 
 
 def stored(dataset: Dataset, split: str = "train") -> dict:
     """All examples of a split, as evaluation sees them."""
     one = dataset.splits[split]
     return Batches(one, global_batch_size=one.examples, seed=0, shuffle=False)[0]
-
-
-def rows_of(folder: Path, split: str = "train") -> list[dict]:
-    return [json.loads(line) for line in (folder / f"{split}.jsonl").read_text().splitlines()]
-
-
-def warnings(folder: Path, **changes) -> list[str]:
-    told: list[str] = []
-    prepare(settings(folder, **changes), warn=told.append)
-    return told
-
-
-def refusal(folder: Path, *arguments, **changes) -> str:
-    with pytest.raises(UsageError) as raised:
-        prepare(settings(folder, *arguments, **changes))
-    assert "\n" not in str(raised.value)
-    return str(raised.value)
 
 
 def test_every_recording_is_there_once_with_its_frames_and_transcript(folder):
@@ -157,45 +94,12 @@ def test_labels_are_classes(folder):
         assert found == [rows[name] for name in dataset.splits[split].names()]
 
 
-@pytest.mark.parametrize("name", ["all.csv", "all.tsv", "all.parquet", "all.jsonl", "all.json"])
-def test_any_table_lists_them_with_paths_from_anywhere(folder, name, tmp_path):
-    rows = [{"file": str(folder / row["path"]), "said": row["text"]} for row in rows_of(folder)]
-    write_table(tmp_path / name, rows)
-    changes = {"path_field": "file", "text_field": "said"}
-    dataset = prepare(settings(tmp_path / name, **changes))
-    plain = prepare(settings(folder / "train.jsonl"))
-    assert len(dataset.splits["train"].names()) + len(dataset.splits["validation"].names()) == 24
-    assert dataset.tokenizer.vocabulary() == plain.tokenizer.vocabulary()
-
-
 def test_labels_that_differ_in_capitals_alone_are_told(folder):
     rows = rows_of(folder)
     rows[0]["label"] = rows[0]["label"].upper()
     write_table(folder / "train.jsonl", rows)
     told = "classes that differ in capitals or spaces alone are told apart: 'ONE' and 'one'"
     assert told in warnings(folder, kind=SoundLabels)
-
-
-def test_labels_that_are_written_in_several_ways_are_one_class_and_told(folder):
-    for label, other in (("1", "1.0"), ("caf\u00e9", "cafe\u0301")):
-        labels = ("2", label, other)
-        rows = [row | {"label": labels[n % 3]} for n, row in enumerate(rows_of(folder))]
-        write_table(folder / "train.csv", rows)
-        source = open_source(settings(folder / "train.csv", SoundLabels))
-        assert source.classes == tuple(sorted(("2", label)))
-        told = "labels that are written in several ways are one class: "
-        assert any(line.startswith(f"{told}{label}") for line in source.warnings)
-
-
-def test_what_is_appended_moves_no_other_between_the_parts(folder):
-    before = open_source(settings(folder, validation_fraction=0.3)).splits
-    rows = rows_of(folder)
-    extra = f"sounds/{record(folder / 'sounds' / 'zz', 1).name}"
-    write_table(folder / "train.jsonl", [{"path": extra, "text": "two"}, *reversed(rows)])
-    after = open_source(settings(folder, validation_fraction=0.3)).splits
-    held_out = {one["name"] for one in before["validation"]}
-    assert len(held_out) > 2
-    assert held_out <= {one["name"] for one in after["validation"]} <= held_out | {extra}
 
 
 def test_waveforms_and_frames_give_the_same(folder):
@@ -315,13 +219,13 @@ def test_what_is_strange_is_told_and_stays(folder):
     write_table(folder / "test.csv", tests[2:3])
     told = warnings(folder, validation_fraction=0.0)
     assert told == warnings(folder, validation_fraction=0.0)  # of what is prepared already, too
-    first, every = ", such as sounds/0", "where model.subsampling is 4"
+    first, every = "; such as sounds/0", "where model.subsampling is 4"
     for words in (
         "1 of 24 recordings of train have several rows, such as sounds/03.wav: each row counts",
         "have rows that contradict each other, such as sounds/03.wav: 'one' and 'two'",
         f"1 of 25 recordings of train have an empty transcript{first}0.wav",
         f"1 of 25 recordings of train have a transcript too long for CTC {every}{first}1",
-        "1 of 25 recordings of train have nothing but silence, such as sounds/silence.wav",
+        "1 of 25 recordings of train have nothing but silence; such as sounds/silence.wav",
         "1 of 7 recordings of test have a transcript with characters, or words, that are not in",
         "1 of 7 recordings of test are in train too, such as sounds/02.ogg",
         "batches of train: ",
@@ -346,7 +250,7 @@ def test_what_is_too_long_is_left_out_and_told_and_moves_no_other(folder, kind):
 
     told = warnings(folder, max_seconds=0.85, **changes)
     assert (
-        "1 of 26 recordings of train last longer than data.max_seconds=0.85, and are left out, "
+        "1 of 26 recordings of train last longer than data.max_seconds=0.85, and are left out; "
         "such as sounds/long.wav" in told
     )
     assert "1 of 32 recordings are broken, and count for nothing" in told
@@ -364,60 +268,6 @@ def test_what_is_too_long_is_left_out_and_told_and_moves_no_other(folder, kind):
 def test_a_split_of_which_nothing_is_left_is_refused(folder):
     message = refusal(folder, max_seconds=0.1, validation_fraction=0.0)
     assert message.startswith("no recording of train is left: 24 of 24 recordings of train last")
-
-
-def test_a_missing_file_is_told_with_its_row(folder):
-    rows = rows_of(folder)
-    rows[4]["path"], rows[7]["path"] = "sounds/none.wav", "sounds"
-    write_table(folder / "train.jsonl", rows)
-    message = refusal(folder)
-    assert (
-        f"{folder / 'train.jsonl'}, line 5: {folder / 'sounds' / 'none.wav'} is not there"
-        in message
-    )
-    assert "is not there, in one of 2 such rows. Paths are absolute, or seen from" in message
-    rows[4]["path"], rows[7]["path"] = "sounds/04.WAV", rows[8]["path"]
-    write_table(folder / "train.jsonl", rows)
-    assert f"is not there (did you mean {folder / 'sounds' / '04.wav'}?). Paths" in refusal(folder)
-    for elsewhere in ("04.wav", "sounds\\04.wav"):
-        rows[4]["path"] = elsewhere
-        write_table(folder / "train.jsonl", rows)
-        meant = f"is not there (did you mean {folder / 'sounds' / '04.wav'}?). Paths"
-        assert meant in refusal(folder)
-
-
-def test_tables_that_say_something_else_are_refused(folder, tmp_path):
-    table = folder / "train.jsonl"
-    assert "did you mean data.path_field=path?" in refusal(folder, path_field="paths")
-    (tmp_path / "other.csv").write_text("audio_filepath,duration,text\na.wav,1,one\n")
-    assert "did you mean data.path_field=audio_filepath?" in refusal(tmp_path / "other.csv")
-    assert f"{table}, line 1 has no field 'said'" in refusal(folder, text_field="said")
-    rows = rows_of(folder)
-    write_table(table, [rows[0] | {"text": 7}, *rows[1:]])
-    assert f"{table}, line 1: field 'text' holds a number, not text" in refusal(folder)
-    write_table(table, [rows[0] | {"path": " "}, *rows[1:]])
-    assert f"{table}, line 1: field 'path' is empty: every row needs a path" in refusal(folder)
-    write_table(table, [row | {"text": " "} for row in rows])
-    assert "every transcript of train is empty" in refusal(folder)
-    write_table(table, [row | {"label": "one"} for row in rows])
-    assert "test has the labels three, two, which no training recording" in refusal(
-        folder, SoundLabels
-    )
-    (folder / "test.jsonl").unlink()
-    assert "all training recordings have one label, one" in refusal(folder, SoundLabels)
-    table.write_text("\n")
-    assert f"{table} holds no recording" in refusal(folder)
-
-
-def test_a_folder_without_the_right_tables_is_refused(folder, tmp_path):
-    (folder / "train.jsonl").rename(folder / "all.jsonl")
-    assert "test.jsonl is named after a split, but all.jsonl is not" in refusal(folder)
-    assert "holds no table: recordings are listed in .csv" in refusal(folder / "sounds")
-    assert "there is no such file or folder" in refusal(tmp_path / "nowhere")
-    assert "recordings are listed in .csv" in refusal(folder / "sounds" / "00.wav")
-
-
-FORMS = [unicodedata.normalize(form, "naïve café") for form in ("NFC", "NFD")]
 
 
 def test_transcripts_in_two_unicode_forms_are_one_text_and_told(folder):
@@ -446,77 +296,13 @@ def test_transcripts_in_two_unicode_forms_are_one_text_and_told(folder):
     ]
 
 
-def test_a_file_may_be_named_in_another_unicode_form_than_its_row(folder):
-    composed, apart = FORMS
-    rows = rows_of(folder)
-    (folder / rows[0]["path"]).rename(folder / f"sounds/{apart}.wav")
-    rows[0]["path"] = f"sounds/{composed}.wav"
-    write_table(folder / "train.jsonl", rows)
-    source = open_source(settings(folder, validation_fraction=0.0))
-    first = next(iter(source.splits["train"]))
-    assert first["path"] == str(folder / f"sounds/{apart}.wav")
-    assert first["name"] == rows[0]["path"]
-
-
-def test_tables_of_other_programs_are_told_apart(folder):
-    (folder / "metadata.csv").write_text("LJ001-0001|In 1465|In fourteen sixty-five, it was\n" * 3)
-    message = refusal(folder / "metadata.csv")
-    assert (
-        "separates its columns by | and does not name them, as LJSpeech does: awk -F'|' " in message
-    )
-    assert message.endswith(f"metadata.csv > {folder}/train.tsv makes a table")
-    hub = "file_name,transcription\nsounds/00.wav,one\n"
-    (folder / "metadata.csv").write_text(hub)
-    assert refusal(folder / "metadata.csv") == (
-        f"{folder}/metadata.csv has no field 'path' and no field 'text', but file_name, "
-        "transcription: did you mean data.path_field=file_name and data.text_field=transcription?"
-    )
-    (folder / "nemo.jsonl").write_text('{"audio_filepath": "sounds/00.wav", "text": "one"}\n')
-    assert "did you mean data.path_field=audio_filepath?" in refusal(folder / "nemo.jsonl")
-    write_table(folder / "nemo.json", [{"audio_filepath": "sounds/00.wav", "text": "one"}] * 2)
-    assert refusal(folder / "nemo.json") == (
-        f"{folder}/nemo.json has no field 'path', but audio_filepath, text: did you mean "
-        "data.path_field=audio_filepath?"
-    )
-
-
-def test_a_path_is_not_its_own_transcript_or_label(folder):
-    for kind in (SoundTranscripts, SoundLabels):
-        field = "text" if kind is SoundTranscripts else "label"
-        told = f"data.path_field={field} names the transcript or label, too"
-        assert told in refusal(folder, kind, path_field=field)
-
-
-@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
-def test_segments_of_files_are_refused(folder, suffix):
-    rows, table = rows_of(folder), folder / f"one.{suffix}"
-    for column in ("offset", "start", "begin"):
-        write_table(table, [row | {column: 1.5 if n else 0.0} for n, row in enumerate(rows)])
-        message = refusal(table)
-        assert str(table) in message and f"field '{column}' is" in message
-        assert "segments of files are not read: cut the recordings first" in message
-    zero = "00:00.0" if suffix == "csv" else 0.0
-    write_table(table, [row | {"offset": zero, "duration": 9.5} for row in rows])
-    assert "columns that are not read: label, offset, duration" in warnings(table)
-
-
-def test_columns_and_transcripts_that_say_otherwise_are_told(folder):
-    rows, table = rows_of(folder), folder / "one.csv"
-    rows = [row | {"split": "test" if n % 5 else "train"} for n, row in enumerate(rows)]
-    rows[3]["text"] = rows[4]["text"] = "nan"
-    write_table(table, rows)
-    told = warnings(table, validation_fraction=0.0)
-    assert told[0].startswith(f"{table} has a column 'split' with test and train, which is not")
-    assert "2 of 24 transcripts of train seem to be missing, such as 'nan', and are learnt" in told
-
-
 def test_without_a_limit_hours_are_left_out_and_told(folder, monkeypatch):
     monkeypatch.setattr("data.sound.LONGEST_SECONDS", 0.85)
     with_more(folder, {"long.wav": encoded(voice(30.0))})
     told = warnings(folder, validation_fraction=0.0)
     assert (
         "1 of 25 recordings of train last longer than 1 seconds (data.max_seconds may allow more), "
-        "and are left out, such as sounds/long.wav" in told
+        "and are left out; such as sounds/long.wav" in told
     )
 
 

@@ -20,12 +20,15 @@ from data.sources.splits import split_of
 
 ALONE = {
     "train": ("train", "train.txt", "TRAIN.CSV", "Training_set", "train-00000-of-00002.parquet",
-              "train-00000-of-00001-a09b74b3ef9c3b56.parquet", "trainset", "training data.csv"),
-    "validation": ("val", "dev.tsv", "valid.jsonl.gz", "Validation", "eval_set", "dev.de-en"),
-    "test": ("test", "testing", "test_data.csv", "heldout.jsonl", "hold-out", "Test-Split"),
+              "train-00000-of-00001-a09b74b3ef9c3b56.parquet", "trainset", "training data.csv",
+              "train-000000.tar", "train-1.jsonl", "train_12", "train3.csv", "train_part_4.csv"),
+    "validation": ("val", "dev.tsv", "valid.jsonl.gz", "Validation", "eval_set", "dev.de-en",
+                   "val-000012.tar.gz", "dev-shard-07.tar"),
+    "test": ("test", "testing", "test_data.csv", "heldout.jsonl", "hold-out", "Test-Split",
+             "test_set-2.csv", "test-2016.tar"),
 }  # fmt: skip
 WITH_MORE = {
-    "train": ("imdb_train.csv", "wiki.train.tokens", "train2017", "seg_train", "train-1.jsonl"),
+    "train": ("imdb_train.csv", "wiki.train.tokens", "train2017", "seg_train", "train 2.jsonl"),
     "validation": ("dev_matched.tsv", "ptb.char.valid.txt", "imdb-dev-00000-of-00003.parquet"),
     "test": ("test_2016_flickr", "corpus.test.jsonl.gz", "x test", "in1k-test-007.tar"),
 }
@@ -139,6 +142,35 @@ def test_a_file_beside_those_of_splits_is_refused_with_both_ways_out(tmp_path, k
     assert str(raised.value).startswith(f"{folder}: test.")
     assert " are named after splits, but train_old." in str(raised.value)
     assert "data.splits=names" in str(raised.value) and "data.splits=none" in str(raised.value)
+
+
+NUMBERED = {
+    "shards": ("train-000000", "train-000001"),
+    "a part": ("train-0",),
+    "parts with their number": ("train-00000-of-00002", "train-00001-of-00002"),
+    "parts of two splits": ("train1", "train2", "test1"),
+}
+
+
+@pytest.mark.parametrize("layout", NUMBERED)
+@pytest.mark.parametrize("kind", SOURCES)
+def test_a_file_beside_numbered_ones_of_splits_is_refused_with_both_ways_out(
+    tmp_path, kind, layout
+):
+    source, folder = write(tmp_path / "set", kind, *NUMBERED[layout])
+    assert contents(open_source(source(path=str(folder), validation_fraction=0.0)))["train"]
+    write(folder, kind, "extra")
+    with pytest.raises(UsageError) as raised:
+        open_source(source(path=str(folder)))
+    assert ", but extra." in str(raised.value)
+    assert "data.splits=names" in str(raised.value) and "data.splits=none" in str(raised.value)
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+def test_a_numbered_file_is_no_part_of_the_whole_beside_it(tmp_path, kind):
+    source, folder = write(tmp_path / "set", kind, "train", "train-1")
+    with pytest.raises(UsageError, match=r" is named after a split, but train-1\."):
+        open_source(source(path=str(folder)))
 
 
 def test_what_comes_from_where_is_told_in_one_line(tmp_path):

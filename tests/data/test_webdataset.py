@@ -9,6 +9,7 @@ import tarfile
 import tracemalloc
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +18,9 @@ from PIL import Image
 
 import train
 from configs.errors import UsageError
-from configs.schema.data import Table, TextFiles, WebDataset, WebDatasetTable
+from configs.reading.inputs import check_inputs
+from configs.schema.conversations import Conversations
+from configs.schema.data import Records, Table, TextFiles, WebDataset, WebDatasetTable
 from configs.schema.pairs import ParallelText, WebDatasetPairs
 from configs.schema.pictures import ImageFolder, WebDatasetPictures
 from configs.schema.sound import (
@@ -53,6 +56,15 @@ def pack(path: Path, files: Files, **options) -> Path:
 
 def text_samples(*texts: str) -> Files:
     return [(f"{number:03}.txt", text.encode()) for number, text in enumerate(texts)]
+
+
+def add_links(path: Path, kinds: Mapping[str, bytes]) -> None:
+    """Append links to 000.txt, or other things that are no files, to an archive."""
+    with tarfile.open(path, "a") as archive:
+        for name, kind in kinds.items():
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, "000.txt"
+            archive.addfile(member)
 
 
 def picture(number: int) -> bytes:
@@ -277,19 +289,34 @@ def test_what_is_no_file_of_a_sample_is_left_out_and_told(tmp_path):
     hidden = [("._000.txt", b"of a Mac"), ("__MACOSX/000.txt", b"too"), (".git/a.txt", b""),
               ("__meta__/about.json", b"{}"), ("__info__", b"")]  # fmt: skip
     pack(tmp_path / "a.tar", [*hidden, ("README", b"of what"), *text_samples("one", "two")])
-    with tarfile.open(tmp_path / "a.tar", "a") as archive:
-        for name, kind in {"folder.d": tarfile.DIRTYPE, "002.txt": tarfile.SYMTYPE}.items():
-            member = tarfile.TarInfo(name)
-            member.type, member.linkname = kind, "000.txt"
-            archive.addfile(member)
+    kinds = {"folder.d": tarfile.DIRTYPE, "002.txt": tarfile.SYMTYPE, "003.txt": tarfile.LNKTYPE,
+             "004.txt": tarfile.FIFOTYPE}  # fmt: skip
+    add_links(tmp_path / "a.tar", kinds)
     settings = WebDataset(path=str(tmp_path / "a.tar"), validation_fraction=0.0, **TOKENS)
     examples = [*open_source(settings).splits["train"]]
     assert [one["text"] for one in examples] == ["one", "two"]
     assert told(settings) == [
         f"1 file is left out, such as {tmp_path}/a.tar:README: no field follows a dot in its name",
-        f"1 file is left out, such as {tmp_path}/a.tar:002.txt: it is no regular file (tar "
-        "--dereference packs the files that links lead to)",
+        f"1 file is left out, such as {tmp_path}/a.tar:002.txt: it is a symbolic link (tar "
+        "--dereference packs the file that it leads to)",
+        f"1 file is left out, such as {tmp_path}/a.tar:003.txt: it is a hard link (tar "
+        "--hard-dereference packs the file that it leads to)",
+        f"1 file is left out, such as {tmp_path}/a.tar:004.txt: it is no regular file",
     ]
+
+
+@pytest.mark.parametrize(("kind", "name", "option"), [
+    (tarfile.LNKTYPE, "hard", "--hard-dereference"), (tarfile.SYMTYPE, "symbolic", "--dereference"),
+])  # fmt: skip
+def test_a_sample_with_a_link_in_place_of_a_field_is_named_with_it(tmp_path, kind, name, option):
+    files = [("000.png", picture(0)), ("000.cls", b"0"), ("001.png", picture(1))]
+    path = pack(tmp_path / "a.tar", files)
+    add_links(path, {"001.cls": kind})
+    settings = WebDatasetPictures(path=str(path), validation_fraction=0.0)
+    assert refusal(settings) == (
+        f"{path}, sample 001: its 001.cls is a {name} link to 000.txt, which is not read: tar "
+        f"{option} packs the file that it leads to"
+    )
 
 
 def test_a_sample_without_a_field_is_named_with_what_it_has(tmp_path):
@@ -297,17 +324,90 @@ def test_a_sample_without_a_field_is_named_with_what_it_has(tmp_path):
              ("001.json", b'{"label": 1}')]  # fmt: skip
     path = pack(tmp_path / "a.tar", files)
     settings = WebDatasetPictures(path=str(path), validation_fraction=0.0)
-    assert refusal(settings) == (
-        f"{path}, sample 001 has no field 'cls', but png, json.label: set data.label_field"
+    lacks = f"{path}, sample 001 has no field {{!r}}, but png, json.label: "
+    others = (
+        "1 of 2 samples here have it: complete this sample or leave it out (it is the last one: "
+        "was the shard cut off?)"
     )
+    assert refusal(settings) == lacks.format("cls") + others
     change = {"label_field": "cls;json.lable"}
+    assert refusal(settings.model_copy(update=change)) == (
+        f"{lacks.format('cls;json.lable')}{others}, or also read its json.label, "
+        "data.label_field='cls;json.lable;json.label'"
+    )
+    change = {"label_field": "json.lable"}
     assert refusal(settings.model_copy(update=change)).endswith(
-        "did you mean data.label_field=json.label?"
+        "sample 000 has no field 'json.lable', but png, cls: 1 of 2 samples here have it: complete "
+        "this sample or leave it out"
     )
     change = {"label_field": "cls;json.label", "image_field": "jpg"}
     assert refusal(settings.model_copy(update=change)) == (
         f"{path}, sample 000 has no field 'jpg', but png, cls: did you mean data.image_field=png?"
     )
+
+
+def test_one_bad_sample_of_many_is_named_and_no_field_is_blamed(tmp_path):
+    files = [(name, of) for name, of in pictures() if name != "004.cls"]
+    pack(tmp_path / "train-0.tar", files)
+    settings = WebDatasetPictures(path=str(tmp_path))
+    lacks = f"{tmp_path}/train-0.tar, sample {{}} has no field 'cls', but png: 11 of 12 samples"
+    remedy = " here have it: complete this sample or leave it out"
+    assert refusal(settings) == lacks.format("004") + remedy
+    pack(tmp_path / "train-0.tar", pictures()[:-1])  # the last has a picture and no label
+    pack(tmp_path / "train-1.tar", pictures(range(12, 20)))
+    assert refusal(settings) == (
+        f"{lacks.format('011')}{remedy} (it is the last one: was the shard cut off?)"
+    )
+    pack(tmp_path / "train-0.tar", pictures()[1:])  # the first has a label and no picture
+    assert refusal(settings) == (
+        f"{tmp_path}/train-0.tar, sample 000 has no field 'jpg;jpeg;png;webp', but cls: 11 of 12 "
+        f"samples{remedy}"
+    )
+
+
+DOTTED = {
+    "all in one sample": "img.{n}",
+    "a sample each": "photo{n}.5mm_{n}",
+    "in folders": "a.b/{n}/v1.{n}",
+}
+
+
+@pytest.mark.parametrize("case", DOTTED)
+def test_samples_that_fall_apart_by_the_dots_of_their_names_are_explained(tmp_path, case):
+    path = tmp_path / "a.tar"
+    names = [DOTTED[case].format(n=n) for n in range(4)]
+    files = [("png", picture(0)), ("cls", b"0")]
+    pack(path, [(f"{name}.{field}", of) for name in names for field, of in files])
+    message = refusal(WebDatasetPictures(path=str(path), validation_fraction=0.0))
+    key, _, rest = names[0].rpartition(".")
+    assert message.startswith(f"{path}, sample {key} has no field 'jpg;jpeg;png;webp', but {rest}.")
+    assert message.endswith(
+        "a field begins after the first dot of a file's name, so that samples named like "
+        f"{names[0]}.png fall apart: put another sign for the dots inside of the name, "
+        f"{key}_{rest}.png"
+    )
+    views = [(f"{n}.{side}.png", picture(n)) for n in range(4) for side in ("left", "right")]
+    pack(path, sorted(views + [(f"{n}.cls", b"0") for n in range(4)]))
+    settings = WebDatasetPictures(path=str(path), validation_fraction=0.0, image_field="png")
+    assert refusal(settings).endswith("did you mean data.image_field=left.png?")
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress])
+def test_compressed_fields_are_read_decompressed(tmp_path, compress):
+    suffix = {gzip.compress: "gz", bz2.compress: "bz2"}[compress]
+    files = [(f"0.txt.{suffix}", compress(b"one")), (f"0.json.{suffix}", compress(b'{"a": "x"}')),
+             ("1.txt", b"two"), ("1.JSON", b'{"a": "y"}'),
+             (f"2.TXT.{suffix}", b"three"), ("2.json", b'{"a": "x"}')]  # fmt: skip
+    path = pack(tmp_path / "a.tar", files)
+    settings = WebDatasetTable(path=str(path), validation_fraction=0.0, label_field="json.a")
+    for field in ("txt", f"txt.{suffix}"):
+        examples = open_source(settings.model_copy(update={"text_field": field})).splits["train"]
+        found = [(one["text"], one["label"]) for one in examples]
+        assert found == [("one", "x"), ("two", "y"), ("three", "x")]
+    pack(path, [(f"0.txt.{suffix}", compress(b"one" * 99)[:-9]), ("0.json", b'{"a": "x"}')])
+    assert refusal(settings).startswith(f"{path}, sample 0: field 'txt' is damaged after ")
+    pack(path, [("0.txt", b"one"), (f"0.txt.{suffix}", compress(b"one")), ("0.json", b"{}")])
+    assert refusal(settings) == f"{path} has 0.txt twice, once compressed"
 
 
 @pytest.mark.parametrize(("label", "expected"), [
@@ -354,6 +454,32 @@ def test_files_of_a_sample_in_several_places_are_refused(tmp_path):
         )
 
 
+COPIED = {"labelled text": "texts", "pairs": "pairs", "pictures": "pictures",
+          "transcripts": "recordings", "labels of sounds": "recordings"}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", COPIED)
+def test_samples_that_are_in_train_too_are_told_as_other_readers_tell_them(tmp_path, kind):
+    of_shards, of_files, make, options = KINDS[kind]
+    plain, shards = tmp_path / "plain", tmp_path / "shards"
+    plain.mkdir()
+    for split, numbers in {"train": range(12), "test": range(10, 16)}.items():
+        pack(shards / f"{split}-0.tar", make(plain, split, numbers))
+    options = options | {"validation_fraction": 0.0}
+
+    def copies(settings) -> str:
+        (line,) = [line for line in told(settings) if "in train too" in line]
+        return line
+
+    start = f"2 of 6 {COPIED[kind]} of test are in train too, such as "
+    end = ": what they measure was learnt by heart"
+    line = copies(of_shards(path=str(shards), **options))
+    assert line.startswith(f"{start}test-0.tar:") and line.endswith(end)
+    line = copies(of_files(path=str(plain), **options))
+    assert line.startswith(start) and line.endswith(end)
+    assert line == copies(of_files(path=str(plain), **options))  # of what is prepared already, too
+
+
 def test_damage_is_told_with_its_place(tmp_path):
     path, files = tmp_path / "a.tar", text_samples("one", "two" * 1000, "three")
     whole = pack(path, files).read_bytes()
@@ -382,7 +508,8 @@ def test_joined_archives_are_read_to_their_end(tmp_path):
 
 
 @pytest.mark.parametrize(("content", "expected"), [
-    (b"", "is no tar file: empty file"),
+    (b"", "a.tar is empty: write it again, or delete it"),
+    (gzip.compress(b"", mtime=0), "a.tar is empty: write it again, or delete it"),
     (b"<html>not found</html>" * 99, "is no tar file: invalid header"),
     (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a pointer of Git LFS"),
     (bytes(10_240), "holds no sample for train"),
@@ -392,9 +519,58 @@ def test_what_is_no_tar_is_refused(tmp_path, content, expected):
     assert expected in refusal(WebDataset(path=str(tmp_path)))
 
 
+@pytest.mark.parametrize("compress", [bytes, gzip.compress])
+def test_an_archive_without_files_is_told_to_be_empty(tmp_path, compress):
+    pack(tmp_path / "train-0.tar", text_samples("one", "two"))
+    pack(tmp_path / "train-1.tar", [])
+    (tmp_path / "train-1.tar").write_bytes(compress((tmp_path / "train-1.tar").read_bytes()))
+    settings = WebDataset(path=str(tmp_path), validation_fraction=0.0, **TOKENS)
+    assert told(settings) == [f"{tmp_path}/train-1.tar is empty: no file is in there"]
+    (tmp_path / "train-1.tar").write_bytes(b"")
+    assert refusal(settings) == f"{tmp_path}/train-1.tar is empty: write it again, or delete it"
+
+
 def test_a_folder_without_shards_is_refused(tmp_path):
     (tmp_path / "000.txt").write_text("unpacked")
     assert "holds no shard of WebDataset: .tar" in refusal(WebDataset(path=str(tmp_path)))
+
+
+OTHERS = {
+    TextFiles: "webdataset",
+    Records: "webdataset",
+    Table: "webdataset_table",
+    ParallelText: "webdataset_pairs",
+    ImageFolder: "webdataset_pictures",
+    SoundTranscripts: "webdataset_sound_transcripts",
+    SoundLabels: "webdataset_sound_labels",
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+@pytest.mark.parametrize("suffix", [".tar", ".tar.gz", ".tgz"])
+def test_other_sources_name_the_one_that_reads_shards(tmp_path, kind, suffix):
+    path = pack(tmp_path / f"train-000{suffix}", text_samples("one"))
+    if suffix != ".tar":
+        path.write_bytes(gzip.compress(path.read_bytes()))
+    (tmp_path / "train-000_stats.json").write_text("{}")  # as img2dataset leaves beside its shards
+    for given in (tmp_path, path, f"{tmp_path}/*{suffix}"):
+        settings = kind(path=str(given))
+        with pytest.raises(UsageError) as raised:
+            check_inputs(SimpleNamespace(data=settings))
+            open_source(settings)
+        assert "\n" not in str(raised.value)
+        assert str(raised.value).endswith(f" are read by data.source={OTHERS[kind]}")
+
+
+def test_no_source_of_shards_is_named_where_there_are_none(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"\xff\xfea\0")
+    with pytest.raises(UsageError, match="iconv") as raised:
+        open_source(TextFiles(path=str(tmp_path)))
+    assert "webdataset" not in str(raised.value)
+    path = pack(tmp_path / "chat.tar", text_samples("one"))
+    with pytest.raises(UsageError) as raised:
+        open_source(Conversations(path=str(path)))
+    assert "webdataset" not in str(raised.value)
 
 
 def test_a_label_that_training_never_shows_is_refused(tmp_path):
