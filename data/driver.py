@@ -22,7 +22,7 @@ from data.codecs.tokenizers import Tokenizer
 from data.dataset import Dataset, ExampleCodec, Split, join
 from data.length_buckets import Lengths, open_lengths, write_lengths
 from data.progress import Progress, in_blocks
-from data.records import write_names, write_records
+from data.records import RecordWriter, write_names
 from data.sources.source import Examples, Source
 from data.tokenizer_training import make_tokenizer, tokenizer_key
 
@@ -268,21 +268,18 @@ class Preparation(ABC):
     def _write(self, part: Part, path: Path) -> str:
         """Write the records, names and lengths of `part`. Return the hash of the records."""
         before = part.broken.count
-
-        def counted() -> Iterator[NDArray[Any]]:
+        with RecordWriter(path) as writer:
             for block in self.blocks(part):
                 part.written += len(block)
-                yield block
-
-        count, sha256 = write_records(path, counted())
-        part.counts["examples"] = count
+                writer.write(block)
+        part.counts["examples"] = part.written
         if self._may_break:
             part.counts["broken"] = part.broken.count - before
         if part.names:
             write_names(path, part.names)
         if part.lengths:
             write_lengths(path, np.concatenate(part.lengths))
-        return sha256
+        return writer.sha256
 
     def _check_broken(self, parts: Sequence[Part]) -> None:
         """Raise UsageError if too many examples are broken, or all examples of a part."""
