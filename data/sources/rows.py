@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import compress, count
+from itertools import chain, compress, count
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -107,11 +107,13 @@ class Opened:
 class View:
     """Base class of views.
 
-    settings: `config.data`.
+    named: the fields that settings name, by the setting: {"text_field": "body"}.
+    invalid_utf8: `data.invalid_utf8`.
     numbers: the number of each label's class; None if labels stay as they are.
     """
 
-    settings: Any
+    named: Mapping[str, str]
+    invalid_utf8: str
     numbers: Mapping[str, int] | None = None
 
     suffixes: ClassVar[tuple[str, ...]] = ()
@@ -134,11 +136,6 @@ class View:
     def key(self) -> dict[str, Any]:
         """JSON values that change if the same rows become other examples."""
         return {"names": NAMES_VERSION, "invalid": self.invalid_utf8}
-
-    @cached_property
-    def invalid_utf8(self) -> str:
-        """`data.invalid_utf8`."""
-        return getattr(self.settings, "invalid_utf8", "error")
 
     @property
     def text_fields(self) -> dict[str, str]:
@@ -185,7 +182,7 @@ class View:
 
     def _field(self, setting: str) -> str:
         """Return the field that a setting names; without this setting, its usual name."""
-        return getattr(self.settings, setting, setting.removesuffix("_field"))
+        return self.named.get(setting, setting.removesuffix("_field"))
 
 
 Reader = Callable[[Any, View], Opened]
@@ -235,18 +232,21 @@ class RowExamples(Examples):
         return sum(rows) + sum(map(self.view.more_examples, self.tables))
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        for table, wanted in self._wanted():
-            rows = count() if wanted is None else np.flatnonzero(wanted).tolist()
-            # Not strict: a file may change while it is read.
-            found = zip(rows, table.read(self.view.fields, wanted), strict=False)
-            for row, (where, values) in found:
-                yield from self.view.examples(table.name_of(row), where, values)
+        return chain.from_iterable(self._by_row())
 
     def labels(self) -> Iterator[str]:
         """Yield the label of each row."""
         for table, wanted in self._wanted():
             for where, values in table.read(self.view.label_fields, wanted):
                 yield self.view.label_of(where, values)
+
+    def _by_row(self) -> Iterator[Iterator[dict[str, Any]]]:
+        for table, wanted in self._wanted():
+            rows = count() if wanted is None else np.flatnonzero(wanted).tolist()
+            # Not strict: a file may change while it is read.
+            found = zip(rows, table.read(self.view.fields, wanted), strict=False)
+            for row, (where, values) in found:
+                yield self.view.examples(table.name_of(row), where, values)
 
     def _wanted(self) -> Iterator[tuple[Table, Wanted]]:
         if self.held_out is None:
@@ -265,7 +265,7 @@ def open_rows(settings: Any, reader: Reader, view_type: type[View]) -> Source:
     If there is no validation split, `data.validation_fraction` of the training rows is held out.
     Raises UsageError if there are no rows, or if they are wrong at first sight.
     """
-    view = view_type(settings)
+    view = view_type(settings.named_fields(), getattr(settings, "invalid_utf8", "error"))
     opened = reader(settings, view)
     splits = {split: RowExamples(tables, view) for split, tables in opened.tables.items()}
     fraction = opened.held_out

@@ -63,8 +63,7 @@ class Pairs(View):
 
     @cached_property
     def fields(self) -> dict[str, str]:
-        source, target = self.settings.sides()
-        return {source: "data.source_field", target: "data.target_field"}
+        return {self._field(name): f"data.{name}" for name in ("source_field", "target_field")}
 
     def examples(self, name: str, where: str, row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         source, target = (
@@ -107,7 +106,7 @@ class Recordings(View):
     @cached_property
     def fields(self) -> dict[str, str]:
         names = ("path_field", "sound_field")
-        setting = next(name for name in names if hasattr(self.settings, name))
+        setting = next(name for name in names if name in self.named)
         target = self.label_fields if self.numbers_classes else self.text_fields
         content = {self._field(setting): f"data.{setting}"}
         return content | target | content  # the first of two settings that name one field

@@ -21,7 +21,7 @@ from data.sources.registry import open_source
 def settings(path: Path, **more) -> SimpleNamespace:
     """The fields that readers of tables and views use, of a source that nobody has declared."""
     usual = {"source": "made here", "path": str(path), "splits": "names", "cache_dir": None,
-             "validation_fraction": 0.0}  # fmt: skip
+             "validation_fraction": 0.0, "named_fields": lambda: more}  # fmt: skip
     return SimpleNamespace(**usual | more)
 
 
