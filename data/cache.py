@@ -6,8 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,43 +28,46 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def build_once(folder: Path, build: Callable[[Path], None]) -> None:
-    """Call `build` to build `folder`, unless it exists.
+@contextlib.contextmanager
+def build_once(folder: Path) -> Iterator[Path | None]:
+    """Yield a temporary folder to write the files of `folder` to; None if `folder` exists.
 
-    `build` is called with a temporary folder next to `folder`, which is renamed when complete. So
-    an interrupted build is never taken for a finished one. If several processes need the same
-    folder, one builds it and the others wait.
+    The temporary folder is next to `folder`, and gets its name at the end of the context. So an
+    interrupted build is never taken for a finished one. If several processes need the same folder,
+    one builds it and the others wait.
 
     Raises UsageError if the cache is not writable, or if a file of the folder is missing or has
     changed its size. (ArrayRecord finds damage that keeps the size, when a record is read.)
     """
     if not folder.exists():
-        _build(folder, build)
+        with _locked(folder):
+            if not folder.exists():
+                with _renamed_to(folder) as temporary:
+                    yield temporary
+                return
     _verify(folder)
+    yield None
 
 
-def _build(folder: Path, build: Callable[[Path], None]) -> None:
-    with _locked(folder):
-        if folder.exists():
-            return
-        prefix = f".{folder.name}.incomplete-"
-        for left_over in folder.parent.glob(f"{prefix}*"):  # left by a process that was killed
-            shutil.rmtree(left_over)
-        temporary = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
-        try:
-            build(temporary)
-            sizes = {
-                file.relative_to(temporary).as_posix(): file.stat().st_size
-                for file in sorted(temporary.rglob("*"))
-                if file.is_file()
-            }
-            (temporary / _SIZES).write_text(json.dumps(sizes, indent=1))
-            temporary.chmod(0o777 & ~_umask())  # the default permissions of a new folder
-            sync_tree(temporary)
-            temporary.rename(folder)
-            sync_folder(folder.parent)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+@contextlib.contextmanager
+def _renamed_to(folder: Path) -> Iterator[Path]:
+    temporary = folder.with_name(f".{folder.name}.incomplete")
+    if temporary.exists():  # left by a process that was killed
+        shutil.rmtree(temporary)
+    temporary.mkdir()
+    try:
+        yield temporary
+        sizes = {
+            file.relative_to(temporary).as_posix(): file.stat().st_size
+            for file in sorted(temporary.rglob("*"))
+            if file.is_file()
+        }
+        (temporary / _SIZES).write_text(json.dumps(sizes, indent=1))
+        sync_tree(temporary)
+        temporary.rename(folder)
+        sync_folder(folder.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _verify(folder: Path) -> None:
@@ -101,10 +103,3 @@ def _locked(folder: Path) -> Iterator[None]:
         ) from None
     with lock:
         yield
-
-
-def _umask() -> int:
-    """Return the process's umask, which can be read only by setting it."""
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask

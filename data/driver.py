@@ -23,7 +23,7 @@ from data.codecs.tokenizers import Tokenizer
 from data.dataset import Dataset, ExampleCodec, Split, join
 from data.length_buckets import Lengths, open_lengths, write_lengths
 from data.progress import Progress, in_blocks
-from data.records import write_names, write_records
+from data.records import RecordWriter, write_names
 from data.sources.source import Examples, Source
 from data.tokenizer_training import make_tokenizer, tokenizer_key
 
@@ -279,14 +279,11 @@ class Preparation(ABC):
     def _write(self, part: Part, path: Path) -> str:
         """Write the records, names and lengths of `part`. Return the hash of the records."""
         before = part.broken.count
-
-        def counted() -> Iterator[NDArray[Any]]:
+        with RecordWriter(path) as writer:
             for block in self.blocks(part):
                 part.written += len(block)
-                yield block
-
-        count, sha256 = write_records(path, counted())
-        part.counts["examples"] = count
+                writer.write(block)
+        part.counts["examples"] = part.written
         if self.settings.may_break:
             part.counts["broken"] = part.broken.count - before
         if part.names:
@@ -294,7 +291,7 @@ class Preparation(ABC):
         if part.lengths:
             write_lengths(path, np.concatenate(part.lengths))
         self._tell_copies(part)
-        return sha256
+        return writer.sha256
 
     def _tell_copies(self, part: Part) -> None:
         """Warn of examples that are in train too, whose records were written before."""

@@ -18,17 +18,18 @@ _AHEAD = 16  # batches to prefetch; of expensive (large) batches only one for ea
 
 
 def stream(batches: Batches, start: int, stop: int, workers: int) -> Iterator[Batch]:
-    """Yield the batches `start` to `stop` - 1 in order.
+    """Return an iterator over the batches `start` to `stop` - 1, in order.
 
     workers: the number of processes that make batches ahead. If it is 0, threads do; but if all
     records are in memory, the calling thread makes each batch when it is needed, because passing a
     batch between threads takes longer than making it.
     """
-    if start >= stop:
-        return
-    if batches.in_memory and not workers:
-        yield from map(batches.__getitem__, range(start, stop))
-        return
+    if start >= stop or (batches.in_memory and not workers):
+        return map(batches.__getitem__, range(start, stop))
+    return _made_ahead(batches, start, stop, workers)
+
+
+def _made_ahead(batches: Batches, start: int, stop: int, workers: int) -> Iterator[Batch]:
     import grain
 
     ahead = _THREADS if batches.is_expensive else _AHEAD

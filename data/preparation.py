@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from data.cache import build_once, cache_dir, digest
@@ -62,12 +61,10 @@ def prepare(
     name = f"{settings.source}-{digest(contents | cache_key)[:24]}"
     folder = cache_dir(settings) / "prepared" / name
     prepared_by = {"source": digest(source_key), **json.loads(json.dumps(cache_key))}
-
-    def build(temporary: Path) -> None:
-        metadata = preparation.write(temporary, progress)
-        (temporary / _METADATA).write_text(json.dumps(metadata, indent=1))
-
-    build_once(folder, build)
+    with build_once(folder) as temporary:
+        if temporary is not None:
+            metadata = preparation.write(temporary, progress)
+            (temporary / _METADATA).write_text(json.dumps(metadata, indent=1))
     dataset = preparation.open(folder, json.loads((folder / _METADATA).read_text()))
     told = [line for source in sources for line in source.warnings]
     dataset = replace(

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
@@ -78,19 +78,29 @@ class RecordReader:
         return {name: getattr(self, name) for name in ("path", "dtype", "kept_bytes")}
 
 
-def write_records(path: Path, blocks: Iterable[NDArray[Any]]) -> tuple[int, str]:
-    """Write `blocks` of records to `path`; return the number of records and their SHA-256."""
-    writer = ArrayRecordWriter(str(path), _WRITING)
-    count, hasher = 0, hashlib.sha256()
-    try:
-        for block in blocks:
-            for record in bytes_of(block):
-                hasher.update(record)
-                writer.write(record)
-            count += len(block)
-    finally:
-        writer.close()
-    return count, hasher.hexdigest()
+class RecordWriter:
+    """Writes a file of records: `with RecordWriter(path) as writer: ...`."""
+
+    def __init__(self, path: Path):
+        self._file = ArrayRecordWriter(str(path), _WRITING)
+        self._hasher = hashlib.sha256()
+
+    def write(self, block: NDArray[Any]) -> None:
+        """Append the records of `block`."""
+        for record in bytes_of(block):
+            self._hasher.update(record)
+            self._file.write(record)
+
+    @property
+    def sha256(self) -> str:
+        """The SHA-256 of all records so far, in hexadecimal."""
+        return self._hasher.hexdigest()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._file.close()
 
 
 def names_path(records: Path) -> Path:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from data.batches import Batches
 from data.dataset import Dataset, Split
 from data.order import permutation
 from data.packing import WindowCodec
@@ -82,20 +83,24 @@ def sample(split: Split, classes: tuple[str, ...] | None) -> SampleStatistics:
     inputs, targets = Counter[int](), Counter[int]()
     first: dict[int, tuple[Split, int]] = {}
     filled = positions = 0
-    for part, rows, batch in _batches(split):
-        there = batch["weights"] > 0
-        if "label" in batch:
-            targets.update(batch["label"][there].tolist())
-        else:
-            name, weights = "targets", there
-            if "labels" in batch:
-                name, weights = "labels", batch["label_weights"] > 0
-            targets.update(batch[name][weights].tolist())
-        for real in _filled(batch):
-            filled, positions = filled + int(real.sum()), positions + real.size
-        for row, number in _input_hashes(batch):
-            inputs[number] += 1
-            first.setdefault(number, (part, rows[row]))
+    for part, rows in _sampled(split):
+        batches = _batches(part, rows)
+        for start in range(0, len(rows), _AT_ONCE):
+            batch = batches[start // _AT_ONCE]
+            there = batch["weights"] > 0
+            if "label" in batch:
+                targets.update(batch["label"][there].tolist())
+            else:
+                name, weights = "targets", there
+                if "labels" in batch:
+                    name, weights = "labels", batch["label_weights"] > 0
+                targets.update(batch[name][weights].tolist())
+            for real in _filled(batch):
+                real = real[: len(rows) - start]
+                filled, positions = filled + int(real.sum()), positions + real.size
+            for row, number in _input_hashes(batch):
+                inputs[number] += 1
+                first.setdefault(number, (part, rows[start + row]))
     counts = np.array([*targets.values()], float)
     (commonest, most), *_ = [*inputs.most_common(1), (None, 0)]
     return SampleStatistics(
@@ -157,22 +162,17 @@ def share_copied(first: Split, second: Split) -> float | None:
     return float(np.clip(met / counts.sum() / looked_at, 0, 1))
 
 
-def _batches(
-    split: Split,
-) -> Iterator[tuple[Split, NDArray[np.int64], Mapping[str, NDArray[Any]]]]:
-    """Yield random examples of a split in batches, without augmentation.
-
-    Each item is the part of the split, the numbers of the examples in that part, and the batch.
-    """
+def _sampled(split: Split) -> Iterator[tuple[Split, NDArray[np.int64]]]:
+    """Yield the parts of a split, each with the numbers of random examples."""
     weights = split.weights or (1.0,)
     for part, weight in zip(split.parts or (split,), weights, strict=True):
-        share = weight / sum(weights)
-        most = round(min(SAMPLED, _records_of(part, SAMPLED_BYTES)) * share) or 1
-        for records, rows in _records(part, most):
-            codec = part.codec
-            if part.lengths is not None:
-                codec = codec.padded_to(part.lengths.shape(rows))
-            yield part, rows, codec.batch(records)
+        most = min(SAMPLED, _records_of(part, SAMPLED_BYTES))
+        yield part, _random(part, round(most * (weight / sum(weights))) or 1)
+
+
+def _batches(part: Split, examples: NDArray[np.int64]) -> Batches:
+    """Return the batches of these examples, without augmentation."""
+    return Batches(part, global_batch_size=_AT_ONCE, seed=0, shuffle=False, examples=examples)
 
 
 def _records_of(split: Split, size: int) -> int:
@@ -180,13 +180,10 @@ def _records_of(split: Split, size: int) -> int:
     return max(1, size * split.examples // max(split.path.stat().st_size, 1))
 
 
-def _records(split: Split, most: int) -> Iterator[tuple[NDArray[Any], NDArray[np.int64]]]:
-    """Yield up to `most` random records in blocks, with their numbers."""
+def _random(split: Split, most: int) -> NDArray[np.int64]:
+    """Return the numbers of up to `most` random examples."""
     count = min(most, split.examples)
-    rows = permutation(np.arange(count), size=split.examples, seed=0, epoch=0)
-    reader = RecordReader(split.path, split.codec.dtype)
-    for some in np.array_split(rows, -(-count // _AT_ONCE)):
-        yield reader.read(some), some
+    return permutation(np.arange(count), size=split.examples, seed=0, epoch=0)
 
 
 def _name(split: Split, row: int) -> str | None:
@@ -245,14 +242,16 @@ def _units(split: Split, alike: bool) -> tuple[NDArray[np.int64], float]:
         most = min(COMPARED, _records_of(part, COMPARED_BYTES))
         if not alike:  # Decoding the records takes time.
             most = min(most, SAMPLED)
-        for records, rows in _records(part, most):
-            looked_at += len(rows)
-            if alike:
-                found.append(_record_hashes(records, part))
-            else:
-                shape = None if part.lengths is None else part.lengths.shape(rows)
-                codec = part.codec if shape is None else part.codec.padded_to(shape)
-                hashes = (number for _, number in _input_hashes(codec.batch(records)))
+        rows = _random(part, most)
+        looked_at += len(rows)
+        if alike:
+            reader = RecordReader(part.path, part.codec.dtype)
+            for some in np.array_split(rows, -(-len(rows) // _AT_ONCE)):
+                found.append(_record_hashes(reader.read(some), part))
+        else:
+            batches = _batches(part, rows)
+            for number in range(len(batches)):
+                hashes = (number for _, number in _input_hashes(batches[number]))
                 found.append(np.fromiter(hashes, np.int64))
     return np.concatenate(found), looked_at / split.examples
 

@@ -26,8 +26,6 @@ OFF: dict[str, float] = {
 }
 """The optional settings, and the value with which each has no effect."""
 
-PENALTIES = frozenset(("repetition_penalty", "frequency_penalty", "presence_penalty"))
-
 CANDIDATES = 256
 """Number of likeliest tokens to which top-k and top-p are applied first. This is much faster than
 sorting a large vocabulary. If a row keeps more tokens, the whole vocabulary is sorted."""

@@ -6,7 +6,6 @@ Sources and measurements: docs/results.md, "What the program sets before JAX sta
 
 import ctypes
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -101,9 +100,9 @@ def enable_compilation_cache(cache: Path) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
-def guess_platform(environment: Mapping[str, str] = os.environ) -> str:
+def guess_platform() -> str:
     """Return the platform that JAX will probably use: cpu, gpu or tpu."""
-    asked = environment.get("JAX_PLATFORMS", "").partition(",")[0].lower()
+    asked = os.environ.get("JAX_PLATFORMS", "").partition(",")[0].lower()
     if asked:
         return "gpu" if asked in ("cuda", "rocm", "gpu") else asked
     if find_spec("libtpu") and any(map(os.path.exists, ("/dev/accel0", "/dev/vfio/0"))):

@@ -59,9 +59,7 @@ async def answer_inputs(
     ]
 
 
-async def read_inputs(
-    read: Callable[[Any, str], Content], inputs: Sequence[Any], param: str = "input"
-) -> list[Content]:
+async def read_inputs(read: Callable[[Any, str], Content], inputs: Sequence[Any]) -> list[Content]:
     """Return `read(input, name)` for each input. `read` is called in a thread.
 
     name: the name of the input in errors and warnings, such as `input.3`. Raises `ApiError` with
@@ -71,7 +69,7 @@ async def read_inputs(
     def read_all() -> list[Content]:
         contents = []
         for number, one in enumerate(inputs):
-            name = place(param, number, len(inputs))
+            name = place("input", number, len(inputs))
             try:
                 contents.append(read(one, name))
             except UsageError as error:

@@ -237,13 +237,8 @@ def compile_for_mesh(
 ) -> jax.stages.Wrapped:
     """Return `jax.jit(step)`, with the model's activations sharded over `mesh` according to
     `rules`."""
-    placement = activation_placement(mesh, rules)
-
-    def traced(*arguments):
-        with activation_sharding(placement):
-            return step(*arguments)
-
-    return jax.jit(traced, **jit_options)
+    sharded = activation_sharding(activation_placement(mesh, rules))
+    return jax.jit(sharded(step), **jit_options)
 
 
 def compute_dtype(config: Config, mesh: Mesh) -> jnp.dtype:

@@ -115,11 +115,7 @@ class Flag:
 
 
 def parse_command_line(
-    arguments: Sequence[str],
-    flags: Sequence[Flag],
-    *,
-    overrides: bool | None = None,
-    description: str | None = None,
+    arguments: Sequence[str], flags: Sequence[Flag], *, overrides: bool | None = None
 ) -> SimpleNamespace:
     """Parse a command line. The result has an attribute for each flag, and `overrides`.
 
@@ -127,14 +123,14 @@ def parse_command_line(
 
     overrides: whether `--config.section.field=value` is allowed; by default, if there is a flag
         `config`.
-    description: the first lines of the help; by default, the docstring of the running program.
 
-    `--help` prints the help and exits with status 0. Raises `UsageError` for invalid arguments.
+    `--help` prints the docstring of the running program and its flags, and exits with status 0.
+    Raises `UsageError` for invalid arguments.
     """
     by_name = {flag.name: flag for flag in flags}
     overrides = "config" in by_name if overrides is None else overrides
     if any(argument in ("--help", "-h") for argument in arguments):
-        print(_help(flags, overrides, description or sys.modules["__main__"].__doc__ or ""))
+        print(_help(flags, overrides, sys.modules["__main__"].__doc__ or ""))
         raise SystemExit(0)
     given: dict[str, Any] = {}
     fields: dict[str, str] = {}

@@ -64,8 +64,8 @@ def is_discriminator(path: str) -> bool:
     return any(kind.discriminator == path.rpartition(".")[2] for kind, _ in _kinds_with(path))
 
 
-def nearest_fields(wanted: str, limit: int = 2) -> list[str]:
-    """Return the paths of up to `limit` fields that are similar to `wanted`, most similar first.
+def nearest_fields(wanted: str) -> list[str]:
+    """Return the paths of up to two fields that are similar to `wanted`, most similar first.
 
     Names in other trainers are compared too. Fields in the same section as `wanted` rank higher. A
     section's name (`optimizer`) also matches its discriminator (`optimizer.name`).
@@ -82,7 +82,7 @@ def nearest_fields(wanted: str, limit: int = 2) -> list[str]:
             depth = path.count(".")
             scores[path] = similarity + 0.25 * _similarity(section, own_section) - 0.1 * depth
     best = sorted(scores, key=lambda path: scores[path], reverse=True)
-    return [path for path in best if scores[path] > scores[best[0]] - 0.15][:limit]
+    return [path for path in best if scores[path] > scores[best[0]] - 0.15][:2]
 
 
 def unknown_field(path: str, prefix: str = "") -> str:

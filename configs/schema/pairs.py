@@ -68,9 +68,11 @@ class WrittenPairs(DecodedText, Pairs):
         aliases=("target_column", "summary_column", "output_field"),
     )
 
-    def sides(self) -> tuple[str, str]:
-        """Return the names of the fields that contain the source and the target."""
-        return self.source_field or self.source_language, self.target_field or self.target_language
+    def named_fields(self) -> dict[str, str]:
+        return {
+            "source_field": self.source_field or self.source_language,
+            "target_field": self.target_field or self.target_language,
+        }
 
     def unused_fields(self) -> dict[str, str]:
         given = {"source": self.source_field, "target": self.target_field}
@@ -81,7 +83,7 @@ class WrittenPairs(DecodedText, Pairs):
         }
 
     def check(self) -> None:
-        source, target = self.sides()
+        source, target = self.named_fields().values()
         if source == target:
             raise ValueError(
                 f"data.source_language and data.target_language (or the fields) are both {source}: "

@@ -62,6 +62,10 @@ class Source(Settings):
         aliases=("cache",),
     )
 
+    def named_fields(self) -> dict[str, str]:
+        """Return the fields of the user's rows that settings name, by the setting."""
+        return {name: value for name, value in self if name.endswith("_field")}
+
 
 class TokenizedText(Source):
     """Base class of data sources of texts that become tokens of one sequence."""

@@ -38,12 +38,12 @@ class Conversations(View):
     @property
     def key(self) -> dict[str, Any]:
         names = ("prompt_field", "answer_field", "messages_field")
-        given = [getattr(self.settings, name) for name in names]
+        given = [self.named[name] for name in names]
         return super().key | {"conversations": VERSION, "given": given}
 
     def examples(self, name: str, where: str, row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         with blaming(where):
-            found = _conversation(where, row, self.settings)
+            found = _conversation(where, row, self.named, self.invalid_utf8)
         yield {"document": name, **found}
 
 
@@ -64,32 +64,34 @@ def open_conversations(settings: Any, view: View, progress: Progress) -> Opened:
     return Opened({"train": [rows]}, {"generated": generated_talk.VERSION})
 
 
-def _conversation(where: str, row: Mapping[str, Any], settings: Any) -> dict[str, Any]:
+def _conversation(
+    where: str, row: Mapping[str, Any], named: Mapping[str, str], invalid_utf8: str
+) -> dict[str, Any]:
     given = {name: value for name, value in row.items() if not is_absent(value)}
-    names = (settings.messages_field, "conversations")
+    names = (named["messages_field"], "conversations")
     name = next((name for name in names if name in given), None)
-    if name is None and settings.prompt_field not in row:
+    if name is None and named["prompt_field"] not in row:
         name = next((name for name in names if name in row), None)
-    invalid_utf8 = settings.invalid_utf8
     if name is not None:
         messages, taken = messages_of(where, row[name], name, invalid_utf8), {name}
     else:
-        messages = _pair(where, row, settings)
-        taken = {settings.prompt_field, settings.answer_field}
+        messages = _pair(where, row, named, invalid_utf8)
+        taken = {named["prompt_field"], named["answer_field"]}
     fields = {one: plain(where, given[one], one, invalid_utf8) for one in given if one not in taken}
     if "tools" in fields:
         fields["tools"] = tools_of(where, fields["tools"])
     return {"messages": messages, "fields": fields}
 
 
-def _pair(where: str, row: Mapping[str, Any], settings: Any) -> list[dict[str, Any]]:
-    names = ("prompt_field", "answer_field")
-    fields = {getattr(settings, name): f"data.{name}" for name in names}
+def _pair(
+    where: str, row: Mapping[str, Any], named: Mapping[str, str], invalid_utf8: str
+) -> list[dict[str, Any]]:
+    fields = {named[name]: f"data.{name}" for name in ("prompt_field", "answer_field")}
     refuse_known_names(where, fields, row, _KNOWN)
     for field, setting in fields.items():
         if field not in row:
             raise no_such_field(where, field, row, setting)
     return [
-        {"role": role, "content": text_of(where, row, field, settings.invalid_utf8)}
+        {"role": role, "content": text_of(where, row, field, invalid_utf8)}
         for role, field in zip(("user", ASSISTANT), fields, strict=True)
     ]

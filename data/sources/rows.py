@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import compress, count
+from itertools import chain, compress, count
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -109,11 +109,13 @@ class Opened:
 class View:
     """Base class of views.
 
-    settings: `config.data`.
+    named: the fields that settings name, by the setting: {"text_field": "body"}.
+    invalid_utf8: `data.invalid_utf8`.
     numbers: the number of each label's class; None if labels stay as they are.
     """
 
-    settings: Any
+    named: Mapping[str, str]
+    invalid_utf8: str
     numbers: Mapping[str, int] | None = None
 
     suffixes: ClassVar[tuple[str, ...]] = ()
@@ -137,20 +139,15 @@ class View:
         """JSON values that change if the same rows become other examples."""
         return {"names": NAMES_VERSION, "invalid": self.invalid_utf8}
 
-    @cached_property
-    def invalid_utf8(self) -> str:
-        """`data.invalid_utf8`; "error" for sources without this field."""
-        return self.settings.invalid_utf8 if isinstance(self.settings, DecodedText) else "error"
-
     @property
     def text_field(self) -> str:
         """The field with the text or transcript."""
-        return self.settings.text_field
+        return self.named["text_field"]
 
     @property
     def label_field(self) -> str:
         """The field with the label."""
-        return self.settings.label_field
+        return self.named["label_field"]
 
     @property
     def text_fields(self) -> dict[str, str]:
@@ -244,18 +241,21 @@ class RowExamples(Examples):
         return sum(rows) + sum(map(self.view.more_examples, self.tables))
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        for table, wanted in self._wanted():
-            rows = count() if wanted is None else np.flatnonzero(wanted).tolist()
-            # Not strict: a file may change while it is read.
-            found = zip(rows, table.read(self.view.fields, wanted), strict=False)
-            for row, (where, values) in found:
-                yield from self.view.examples(table.name_of(row), where, values)
+        return chain.from_iterable(self._by_row())
 
     def labels(self) -> Iterator[str]:
         """Yield the label of each row."""
         for table, wanted in self._wanted():
             for where, values in table.read(self.view.label_fields, wanted):
                 yield self.view.label_of(where, values)
+
+    def _by_row(self) -> Iterator[Iterator[dict[str, Any]]]:
+        for table, wanted in self._wanted():
+            rows = count() if wanted is None else np.flatnonzero(wanted).tolist()
+            # Not strict: a file may change while it is read.
+            found = zip(rows, table.read(self.view.fields, wanted), strict=False)
+            for row, (where, values) in found:
+                yield self.view.examples(table.name_of(row), where, values)
 
     def _wanted(self) -> Iterator[tuple[Table, Wanted]]:
         if self.held_out is None:
@@ -283,7 +283,8 @@ def open_rows(
     If there is no validation split, `data.validation_fraction` of the training rows is held out.
     Raises UsageError if there are no rows, or if they are wrong at first sight.
     """
-    view = view_type(settings)
+    invalid_utf8 = settings.invalid_utf8 if isinstance(settings, DecodedText) else "error"
+    view = view_type(settings.named_fields(), invalid_utf8)
     opened = reader(settings, view, progress)
     splits = {split: RowExamples(tables, view) for split, tables in opened.tables.items()}
     fraction = opened.held_out

@@ -69,8 +69,7 @@ class Pairs(View):
 
     @cached_property
     def fields(self) -> dict[str, str]:
-        source, target = self.settings.sides()
-        return {source: "data.source_field", target: "data.target_field"}
+        return {self.named[name]: f"data.{name}" for name in ("source_field", "target_field")}
 
     def examples(self, name: str, where: str, row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         source, target = (
@@ -90,7 +89,7 @@ class Pictures(View):
     @property
     def image_field(self) -> str:
         """The field with the picture."""
-        return self.settings.image_field
+        return self.named["image_field"]
 
     @cached_property
     def fields(self) -> dict[str, str]:
@@ -125,7 +124,7 @@ class Recordings(View):
     @property
     def content_fields(self) -> dict[str, str]:
         """The field with the recording, as in `fields`."""
-        return {self.settings.sound_field: "data.sound_field"}
+        return {self.named["sound_field"]: "data.sound_field"}
 
     @cached_property
     def fields(self) -> dict[str, str]:
@@ -166,7 +165,7 @@ class ListedRecordings(Recordings):
 
     @property
     def content_fields(self) -> dict[str, str]:
-        return {self.settings.path_field: "data.path_field"}
+        return {self.named["path_field"]: "data.path_field"}
 
 
 class ListedLabelledRecordings(ListedRecordings, LabelledRecordings):

@@ -172,11 +172,6 @@ class ConstraintState:
         self._written: list[int] = []
 
     @property
-    def may_end(self) -> bool:
-        """Return whether the text may end here, or has ended."""
-        return self._matcher.is_accepting()
-
-    @property
     def is_complete(self) -> bool:
         """Return whether the text is finished: at most the end token may follow."""
         return self._matcher.is_stopped() and not self._matcher.is_error()

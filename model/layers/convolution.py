@@ -199,14 +199,6 @@ def max_pool(
     return constrain(pooled_BHWC, "batch", None, None, "channels_out")
 
 
-def average_pool(
-    x_BHWC: jax.Array, *, size: int = 2, strides: int = 2, padding: Padding = "VALID"
-) -> jax.Array:
-    """Take the mean of every `size` x `size` patch, `strides` apart; padding counts as zeros."""
-    pooled_BHWC = nnx.avg_pool(x_BHWC, (size, size), (strides, strides), padding)
-    return constrain(pooled_BHWC, "batch", None, None, "channels_out")
-
-
 def global_average_pool(x_BHWC: jax.Array) -> jax.Array:
     """Return the mean of each channel, [B, C], computed in float32."""
     pooled_BC = jnp.mean(x_BHWC.astype(jnp.float32), axis=(1, 2)).astype(x_BHWC.dtype)

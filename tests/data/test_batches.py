@@ -190,7 +190,7 @@ def check_stream(batches: Batches, start: int, stop: int, workers: int) -> None:
 def test_a_stream_may_be_left_before_its_end(dataset):
     batches = stream(shuffled(dataset), 0, 10**9, 0)
     assert len(list(itertools.islice(batches, 3))) == 3
-    batches.close()
+    del batches
 
 
 def test_damage_reaches_whoever_reads_the_stream(corpus, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from data.batches import Batches, evaluation_order
 from data.dataset import ExampleCodec, Split
 from data.length_buckets import Lengths, choose_bounds, write_lengths
-from data.records import write_records
+from data.records import RecordWriter
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,8 @@ class NumberCodec(ExampleCodec):
 def split(tmp_path):
     random = np.random.default_rng(0)
     lengths = np.minimum(random.geometric(0.1, (500, 2)), 60)
-    write_records(tmp_path / "train.array_record", [np.arange(500).astype(NumberCodec.dtype)])
+    with RecordWriter(tmp_path / "train.array_record") as writer:
+        writer.write(np.arange(500).astype(NumberCodec.dtype))
     write_lengths(tmp_path / "train.array_record", lengths.tolist())
     bounds = tuple(choose_bounds(lengths[:, side], 4) for side in (0, 1))
     found = Lengths(tmp_path / "train.lengths.npy", bounds)

@@ -21,9 +21,10 @@ from data.sources.registry import open_source
 def settings(path: Path, **more) -> SimpleNamespace:
     """The fields that readers of tables and views use, of a source that nobody has declared."""
     usual = {"source": "made here", "path": str(path), "splits": "names", "cache_dir": None,
-             "validation_fraction": 0.0, "text_field": "text", "label_field": "label",
-             "image_field": "image"}  # fmt: skip
-    return SimpleNamespace(**usual | more)
+             "validation_fraction": 0.0}  # fmt: skip
+    fields = {"text_field": "text", "label_field": "label", "image_field": "image"}
+    named = lambda: {**fields, **more}  # noqa: E731
+    return SimpleNamespace(**usual | fields | more, named_fields=named)
 
 
 def png(level: int) -> bytes:

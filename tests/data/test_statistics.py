@@ -12,7 +12,7 @@ from data.dataset import Dataset, Split
 from data.labelled_text import LabelledTextCodec
 from data.packing import WindowCodec
 from data.pictures import ImageFileCodec, PixelCodec
-from data.records import write_names, write_records
+from data.records import RecordWriter, write_names
 from data.sound_batches import SoundCodec
 from data.statistics import data_statistics, entropy, sample, share_copied
 
@@ -28,8 +28,9 @@ def split(tmp_path):
 
     def write(name, codec, records, **numbers) -> Split:
         path = tmp_path / f"{name}.array_record"
-        count, _ = write_records(path, [records])
-        return Split(name, path, codec, count, **numbers)
+        with RecordWriter(path) as writer:
+            writer.write(records)
+        return Split(name, path, codec, len(records), **numbers)
 
     return write
 

@@ -89,7 +89,8 @@ def test_all_that_a_resume_needs_is_on_the_disk_before_the_step_counts(
 
 def test_prepared_data_is_on_the_disk_before_it_has_its_name(tmp_path, events):
     folder = tmp_path / "prepared"
-    build_once(folder, lambda temporary: (temporary / "records").write_bytes(b"12"))
+    with build_once(folder) as temporary:
+        (temporary / "records").write_bytes(b"12")
     named = events.index(("named", str(folder)))
     synced = {inode for what, inode in events[:named] if what == "synced"}
     assert {path.stat().st_ino for path in (folder, *folder.iterdir())} <= synced

@@ -87,12 +87,6 @@ POOLS = {
         {"size": 3, "strides": 2, "padding": ((1, 1), (1, 1))},
         lambda x: functional.max_pool2d(x, 3, 2, 1),
     ),
-    "average 2": (layers.average_pool, {}, lambda x: functional.avg_pool2d(x, 2)),
-    "average 3/2": (
-        layers.average_pool,
-        {"size": 3, "strides": 2, "padding": ((1, 1), (1, 1))},
-        lambda x: functional.avg_pool2d(x, 3, 2, 1),
-    ),
     "global": (layers.global_average_pool, {}, lambda x: functional.adaptive_avg_pool2d(x, 1)),
 }
 
