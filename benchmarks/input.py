@@ -13,7 +13,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -132,7 +132,8 @@ def measure(name: str, arguments: Any, folder: Path) -> Iterator[tuple[str, ...]
     turns = {side: partial(turn, one, arguments.seconds) for side, one in sides.items()}
     times = take_turns(turns, arguments.rounds)
     for one in sides.values():
-        one.close()
+        if isinstance(one, Generator):
+            one.close()
     middle = {side: [statistics.median(each) for each in zip(*found, strict=True)]
               for side, found in times.items()}  # fmt: skip
     for side in workers:
