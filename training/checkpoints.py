@@ -21,11 +21,13 @@ from configs.errors import UsageError
 from parallel.distributed import any_process, is_main_process
 from training.best_metric import BestMetric, Evaluation, evaluation_in
 from training.manifest import (
+    ITEMS,
     MANIFEST,
     Damaged,
     StepLock,
-    read_manifest,
+    read_manifests,
     remove_step,
+    step_folders,
     unfinished,
     verify,
     write_manifest,
@@ -36,13 +38,6 @@ if TYPE_CHECKING:
     from training.step import TrainState
 
 logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax logs every file it touches.
-
-
-ITEMS = {
-    "model": ("params", "statistics", "ema", "ema_statistics"),
-    "training": ("step", "skipped", "optimizer"),
-}
-"""The fields of the state that each item of a checkpoint holds."""
 
 
 class Checkpoints:
@@ -166,7 +161,7 @@ class Checkpoints:
     def _retain(self) -> None:
         """Delete the steps that are neither among the last nor among the best. A step that is
         locked by a reader stays until the next save."""
-        manifests = _read_manifests(self._folder)
+        manifests = read_manifests(self._folder)
         kept = set(list(manifests)[-self._keep_last :])
         evaluations = _evaluations(manifests)
         best = _best_steps(evaluations, self.metric, as_measured_last=False)
@@ -177,18 +172,18 @@ class Checkpoints:
 
 def finished_steps(folder: Path) -> list[int]:
     """Return the steps that have a readable manifest, ascending. Their files are not verified."""
-    return list(_read_manifests(folder))
+    return list(read_manifests(folder))
 
 
 def newest_manifest(folder: Path) -> dict[str, Any] | None:
     """Return the newest readable manifest; None if there is none. The step's files are not
     verified."""
-    return next(reversed(_read_manifests(folder).values()), None)
+    return next(reversed(read_manifests(folder).values()), None)
 
 
 def ranked_steps(folder: Path, metric: BestMetric) -> list[tuple[int, float]]:
     """Return (step, value) for each finished step at which `metric` was finite, best first."""
-    return _ranked(_evaluations(_read_manifests(folder)), metric)
+    return _ranked(_evaluations(read_manifests(folder)), metric)
 
 
 def best_step(folder: Path, metric: BestMetric) -> int | None:
@@ -196,7 +191,7 @@ def best_step(folder: Path, metric: BestMetric) -> int | None:
 
     Steps measured with the settings of the newest evaluation are preferred to all others.
     """
-    evaluations = _evaluations(_read_manifests(folder))
+    evaluations = _evaluations(read_manifests(folder))
     best = _best_steps(evaluations, metric, as_measured_last=True)
     return best[0] if best else None
 
@@ -229,7 +224,7 @@ def lock_good_step(
     """
     rejected: set[int] = set()
     is_damaged = False
-    while steps := [step for step in _step_folders(folder) if step not in rejected]:
+    while steps := [step for step in step_folders(folder) if step not in rejected]:
         step = steps[-1]
         path = folder / str(step)
         try:
@@ -264,7 +259,7 @@ def set_aside_unusable(folder: Path, newer_than: int, warn: Callable[[str], None
     """
     if not folder.is_dir():
         return
-    for step in _step_folders(folder):
+    for step in step_folders(folder):
         if step > newer_than:
             target = folder / f"{step}.unusable"
             for number in range(2, 1000):
@@ -342,17 +337,6 @@ def restore_fields(
     return jax.tree.unflatten(jax.tree.structure(dict(target)), leaves)
 
 
-def _read_manifests(folder: Path) -> dict[int, dict[str, Any]]:
-    """Return the readable manifests by step, ascending."""
-    manifests = {}
-    for step in _step_folders(folder):
-        try:
-            manifests[step] = read_manifest(folder / str(step))
-        except Damaged:
-            continue
-    return manifests
-
-
 def _evaluations(manifests: Mapping[int, Mapping[str, Any]]) -> dict[int, Evaluation]:
     """Return the validation of each step that was evaluated."""
     return {
@@ -379,12 +363,6 @@ def _best_steps(
     ways = [] if as_measured_last else [metric]
     ways += [metric.measured_as(one) for one in reversed(list(evaluations.values()))]
     return list(dict.fromkeys(step for way in ways for step, _ in _ranked(evaluations, way)))
-
-
-def _step_folders(folder: Path) -> list[int]:
-    if not folder.is_dir():
-        return []
-    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
 
 
 def _leaf_table(leaves: Mapping[str, Any], axes: Tree) -> dict[str, dict[str, Any]]:

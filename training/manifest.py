@@ -21,6 +21,12 @@ from configs.files import sync_file, sync_folder, sync_tree, write_durably
 MANIFEST = "manifest.json"
 FORMAT = 1
 
+ITEMS = {
+    "model": ("params", "statistics", "ema", "ema_statistics"),
+    "training": ("step", "skipped", "optimizer"),
+}
+"""The fields of the state that each item of a checkpoint holds. An item is a folder of a step."""
+
 
 class Damaged(Exception):
     """Raised for a step that must not be used; the message names the damaged files."""
@@ -47,7 +53,7 @@ def write_manifest(
         if path.exists():
             sync_file(path)
     manifest = {"format": FORMAT, **contents, "files": _hash_files(folder)}
-    manifest["digest"] = _digest(manifest)
+    manifest["digest"] = digest_of(manifest)
     write_durably(folder / MANIFEST, json.dumps(manifest, indent=1))
 
 
@@ -69,11 +75,30 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         assert isinstance(files, dict)
     except (ValueError, TypeError, KeyError, AssertionError):
         raise Damaged(f"{path} is damaged (not a whole manifest)") from None
-    if digest != _digest(manifest):
+    if digest != digest_of(manifest):
         raise Damaged(f"{path} is damaged (its digest differs)")
     if manifest["format"] != FORMAT:
         raise Damaged(f"{path} has format {manifest['format']}; this version reads {FORMAT}")
     return manifest
+
+
+def step_folders(folder: Path) -> list[int]:
+    """Return the numbers of the steps in `folder`, ascending, whether they are whole or not; [] if
+    there is no such folder."""
+    if not folder.is_dir():
+        return []
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
+
+
+def read_manifests(folder: Path) -> dict[int, dict[str, Any]]:
+    """Return the readable manifests by step, ascending."""
+    manifests = {}
+    for step in step_folders(folder):
+        try:
+            manifests[step] = read_manifest(folder / str(step))
+        except Damaged:
+            continue
+    return manifests
 
 
 def verify(folder: Path) -> dict[str, Any]:
@@ -82,6 +107,12 @@ def verify(folder: Path) -> dict[str, Any]:
     Raises `Damaged` naming each file that is missing, truncated, altered or added.
     """
     manifest = read_manifest(folder)
+    check_files(folder, manifest)
+    return manifest
+
+
+def check_files(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Compare every file of a step with `manifest`. Raises `Damaged` as `verify` does."""
     expected, actual = manifest["files"], _hash_files(folder)
     faults = [f"{folder / name} is missing" for name in expected.keys() - actual.keys()]
     faults += [
@@ -95,7 +126,6 @@ def verify(folder: Path) -> dict[str, Any]:
             faults.append(f"{folder / name} is damaged (its SHA-256 differs)")
     if faults:
         raise Damaged("; ".join(sorted(faults)))
-    return manifest
 
 
 class StepLock:
@@ -170,6 +200,7 @@ def _hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _digest(manifest: Mapping[str, Any]) -> str:
+def digest_of(manifest: Mapping[str, Any]) -> str:
+    """Return the hash of a manifest itself, which its field `digest` holds."""
     body = {key: value for key, value in manifest.items() if key != "digest"}
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
