@@ -19,20 +19,24 @@ import orbax.checkpoint as ocp
 
 from configs.errors import UsageError
 from parallel.distributed import any_process, is_main_process
+from parallel.exchange import agree, first
 from training.best_metric import BestMetric, Evaluation, evaluation_in
 from training.manifest import (
     ITEMS,
-    MANIFEST,
+    LOCKED,
+    UNFINISHED,
     Damaged,
     StepLock,
+    hash_written_files,
     read_manifests,
     remove_step,
     step_folders,
+    try_lock,
     unfinished,
-    verify,
     write_manifest,
 )
 from training.trees import Tree, flat
+from training.verification import verify_together
 
 if TYPE_CHECKING:
     from training.step import TrainState
@@ -153,10 +157,30 @@ class Checkpoints:
             self._checkpointer.close()
 
     def _finish(self, step: int, contents: Mapping[str, Any]) -> None:
-        self._checkpointer.wait_until_finished()
-        if jax.process_index() == 0:
-            write_manifest(self._folder / str(step), contents, also_sync=self._also_sync)
+        """Wait for the files of a step. Each process hashes what it wrote; the first one then
+        writes the manifest. Raises in all processes if one of them fails."""
+        folder, failure, written = self._folder / str(step), None, {}
+        try:
+            self._checkpointer.wait_until_finished()
+            written = hash_written_files(folder, jax.process_index(), jax.process_count())
+        except Exception as error:
+            failure = error
+
+        def conclude(parts: list[dict[str, Any]]) -> str | None:
+            for part in parts:
+                if part["failure"] is not None:
+                    return part["failure"]
+            hashes = [part["written"] for part in parts]
+            write_manifest(folder, contents, hashes, also_sync=self._also_sync)
             self._retain()
+            return None
+
+        mine = {"written": written, "failure": None if failure is None else str(failure)}
+        problem = agree("save", mine, conclude)
+        if failure is not None:
+            raise failure
+        if problem is not None:
+            raise OSError(problem)
 
     def _retain(self) -> None:
         """Delete the steps that are neither among the last nor among the best. A step that is
@@ -224,27 +248,30 @@ def lock_good_step(
     """
     rejected: set[int] = set()
     is_damaged = False
-    while steps := [step for step in step_folders(folder) if step not in rejected]:
-        step = steps[-1]
+    while True:
+        steps = [step for step in step_folders(folder) if step not in rejected]
+        step = agree("newest-step", steps[-1] if steps else None, first)
+        if step is None:
+            break
         path = folder / str(step)
-        try:
-            step_lock = StepLock(path)
-        except FileNotFoundError:
-            if not path.exists() or (path / MANIFEST).exists():
-                continue  # `_retain` has removed it or is removing it; there may be newer steps.
+        state, step_lock = try_lock(path)
+        state = agree("step-locked", state, min)
+        if state == LOCKED:
+            assert step_lock is not None
+            try:
+                return step, verify_together(path), step_lock
+            except Damaged as damage:
+                problem = str(damage)
+        if step_lock is not None:
+            step_lock.release()
+        if state == UNFINISHED:
             rejected.add(step)
             if not is_written():
                 warn(f"checkpoint {step} is not used: {unfinished(path)}")
-            continue
-        try:
-            return step, verify(path), step_lock
-        except (Damaged, FileNotFoundError) as damage:
-            step_lock.release()
-            if not path.exists():
-                continue
+        elif state == LOCKED and agree("step-there", path.exists(), first):
             rejected.add(step)
             is_damaged = True
-            warn(f"checkpoint {step} is not used: {damage}")
+            warn(f"checkpoint {step} is not used: {problem}")
     if is_damaged:
         raise Damaged(f"none of the checkpoints in {folder} is whole")
     return None

@@ -267,7 +267,7 @@ def test_a_step_that_goes_while_it_is_chosen_means_choosing_again(folder, monkey
             save_all(folder, {3: 1.0})
         return verify(path)
 
-    monkeypatch.setattr(checkpoints_module, "verify", verify_late)
+    monkeypatch.setattr(checkpoints_module, "verify_together", verify_late)
     assert find_good_step(folder, pytest.fail)[0] == 3
     assert taken == [folder / "2"]
 
