@@ -7,8 +7,11 @@ state and the step counts. Arrays have flat names (`params.layers.0.mixer.query.
 
 import difflib
 import logging
+import math
+import os
 import re
 import shutil
+import sys
 from collections.abc import Callable, Container, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -22,6 +25,7 @@ from configs.errors import UsageError
 from parallel.distributed import any_process, is_main_process
 from parallel.exchange import agree, first
 from training.best_metric import BestMetric, Evaluation, evaluation_in
+from training.hashes import bytes_on_disk
 from training.manifest import (
     ITEMS,
     LOCKED,
@@ -31,9 +35,11 @@ from training.manifest import (
     hash_written_files,
     read_manifests,
     remove_step,
+    remove_unfinished,
     step_folders,
     try_lock,
     unfinished,
+    why_kept,
     write_manifest,
 )
 from training.trees import Tree, flat
@@ -42,21 +48,31 @@ from training.verification import verify_together
 if TYPE_CHECKING:
     from training.step import TrainState
 
-logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax logs every file it touches.
+# Orbax logs every file that it touches, and with their stacks the errors that it raises.
+logging.getLogger("absl").setLevel(logging.CRITICAL)
+
+
+class NotSaved(Exception):
+    """Raised when too many saves in a row have failed, or the last one of the run."""
 
 
 class Checkpoints:
     """Writes checkpoints; keeps the last `keep_last` and the best `keep_best` of them.
 
-    No step is deleted before a newer one is written and has its manifest.
+    No step is deleted before a newer one is written and has its manifest. Folders and files that a
+    run did not write are never deleted.
 
     metric: the metric that ranks the evaluated steps.
     saved_step: the last step that was saved, or the step from which the run resumed; -1 if there is
         none.
     also_sync: files outside the step folders that are synced to the disk before a step counts as
         saved.
+    max_failures: how many saves in a row may fail: then the run has to end.
+    warn: called with a message about a save that failed, and about a step that can't be deleted.
 
-    Only one run may write to a folder: hold the lock of its workdir.
+    A save that fails for want of room, or because the disk fails, is told by the next call of
+    `check`, and leaves nothing behind. The next one is tried as usual, and waited for. Only one run
+    may write to a folder: hold the lock of its workdir.
     """
 
     def __init__(
@@ -68,14 +84,22 @@ class Checkpoints:
         keep_best: int,
         metric: BestMetric,
         also_sync: Sequence[Path] = (),
+        max_failures: int = 1,
+        warn: Callable[[str], None] = lambda text: None,
     ):
         self._folder, self._also_sync = folder.absolute(), also_sync
         self._every_steps = every_steps
         self._keep_last, self._keep_best = keep_last, keep_best
         self.metric, self.saved_step = metric, -1
+        self._max_failures, self._warn = max_failures, warn
+        self._failures: list[str] = []  # Of the last saves in a row.
+        self._last_size: int | None = None  # Bytes on the disk.
+        self._not_deleted: set[int] = set()  # Steps of which `warn` got a message.
         self._checkpointer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future | None = None
+        self._unraisable_hook = sys.unraisablehook
+        sys.unraisablehook = self._report_unraisable
 
     def save(
         self, step: int, state: "TrainState", *, axes: Tree, contents: Mapping[str, Any]
@@ -86,39 +110,62 @@ class Checkpoints:
         contents: the manifest's other keys: `config`, `data`, `versions`, and `metrics` (of an
             evaluation at exactly this step, or empty).
 
-        A step that is already saved is not saved again.
+        A step that is already saved is not saved again. After a save that failed, this one is
+        waited for.
 
-        Raises the error of an earlier save that failed.
+        Raises `NotSaved` after `max_failures` failures in a row.
         """
+        self.wait()
         if step == self.saved_step:
             return
-        self.wait()
+        self._check_failures()
         items = {
             name: flat({field: getattr(state, field) for field in fields})
             for name, fields in ITEMS.items()
         }
-        self._checkpointer.save(
-            self._folder / str(step),
-            args=ocp.args.Composite(
-                **{name: ocp.args.StandardSave(leaves) for name, leaves in items.items()}
-            ),
-        )
         leaves = {name: leaf for item in items.values() for name, leaf in item.items()}
         contents = {"step": step, **contents, "leaves": _leaf_table(leaves, axes)}
-        self._pending = self._executor.submit(self._finish, step, contents)
-        self.saved_step = step
+        failure = agree("save-room", self._obstacle(step, leaves), first)
+        if failure is None:
+            try:
+                self._checkpointer.save(
+                    self._folder / str(step),
+                    args=ocp.args.Composite(
+                        **{name: ocp.args.StandardSave(part) for name, part in items.items()}
+                    ),
+                )
+            except Exception as error:
+                failure = _reason(error)
+            self._pending = self._executor.submit(self._finish, step, contents, failure)
+            if self._failures:
+                self.wait()
+        else:
+            self._note_failure(step, failure)
+        self._check_failures()
 
     def check(self) -> None:
-        """Raise the error of the last save if it has failed; do not wait for a save in progress."""
+        """Tell the failure of the last save; do not wait for a save in progress."""
         if self._pending is not None and self._pending.done():
             self.wait()
 
     def wait(self) -> None:
-        """Wait until the last save and its manifest are on the disk; raise its error if it
-        failed."""
+        """Wait until the last save and its manifest are on the disk, or tell its failure."""
         pending, self._pending = self._pending, None
-        if pending is not None:
-            pending.result()
+        if pending is None:
+            return
+        step, failure, notes = pending.result()
+        for text in notes:
+            self._warn(text)
+        if failure is None:
+            self.saved_step, self._failures = step, []
+        else:
+            self._note_failure(step, failure)
+
+    def require(self, step: int) -> None:
+        """Wait for the last save. Raises `NotSaved` if it failed, so that `step` is not saved."""
+        self.wait()
+        if self.saved_step != step:
+            raise NotSaved(self._failure_text(f"checkpoint {step} is not saved"))
 
     def best(self) -> float | None:
         """Return the best finite value of the metric among the finished steps; None if there is
@@ -156,43 +203,108 @@ class Checkpoints:
         finally:
             self._executor.shutdown()
             self._checkpointer.close()
+            sys.unraisablehook = self._unraisable_hook
 
-    def _finish(self, step: int, contents: Mapping[str, Any]) -> None:
+    def _report_unraisable(self, error: Any) -> None:
+        """Report an error that nobody can catch, but for one: when a save fails, each array that
+        TensorStore still writes then complains of Orbax's loop, which is closed."""
+        if str(error.exc_value) != "Event loop is closed":
+            self._unraisable_hook(error)
+
+    def _finish(
+        self, step: int, contents: Mapping[str, Any], failure: str | None
+    ) -> tuple[int, str | None, list[str]]:
         """Wait for the files of a step. Each process hashes what it wrote; the first one then
-        writes the manifest. Raises in all processes if one of them fails."""
-        folder, failure, written = self._folder / str(step), None, {}
+        writes the manifest.
+
+        failure: why the writing could not begin.
+
+        Return, the same in all processes: the step, why it is not saved or None, and messages about
+        steps that can't be deleted.
+        """
+        folder, written = self._folder / str(step), dict[str, Any]()
         try:
             self._checkpointer.wait_until_finished()
-            written = hash_written_files(folder, jax.process_index(), jax.process_count())
+            if failure is None:
+                written = hash_written_files(folder, jax.process_index(), jax.process_count())
         except Exception as error:
-            failure = error
+            failure = _reason(error)
 
-        def conclude(parts: list[dict[str, Any]]) -> str | None:
-            for part in parts:
-                if part["failure"] is not None:
-                    return part["failure"]
-            hashes = [part["written"] for part in parts]
-            write_manifest(folder, contents, hashes, also_sync=self._also_sync)
-            self._retain()
+        def conclude(parts: list[dict[str, Any]]) -> tuple[str | None, list[str]]:
+            failure = next((part["failure"] for part in parts if part["failure"]), None)
+            if failure is None:
+                hashes = [part["written"] for part in parts]
+                try:
+                    write_manifest(folder, contents, hashes, also_sync=self._also_sync)
+                except Exception as error:
+                    failure = _reason(error)
+            if failure is not None:
+                remove_unfinished(folder)
+                return failure, []
+            self._last_size = sum(map(bytes_on_disk, hashes))
+            return None, self._retain()
+
+        return step, *agree("save", {"written": written, "failure": failure}, conclude)
+
+    def _obstacle(self, step: int, leaves: Mapping[str, Any]) -> str | None:
+        """Return why a step can't be saved: something is in its place, or the disk has no room for
+        the bytes of the last step, or of the arrays if there is none."""
+        folder = self._folder / str(step)
+        if folder.exists():
+            return f"{folder} is there already, and this run did not write it: move it away"
+        if self._last_size is None:
+            last = newest_manifest(self._folder)
+            self._last_size = None if last is None else bytes_on_disk(last["files"])
+        needed = self._last_size
+        if needed is None:
+            needed = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves.values())
+        place = next(path for path in folder.parents if path.exists())
+        free = shutil.disk_usage(place).free
+        if needed <= free:
             return None
+        return f"it needs about {needed / 1e6:,.1f} MB, and {place} has {free / 1e6:,.1f} MB free"
 
-        mine = {"written": written, "failure": None if failure is None else str(failure)}
-        problem = agree("save", mine, conclude)
-        if failure is not None:
-            raise failure
-        if problem is not None:
-            raise OSError(problem)
+    def _note_failure(self, step: int, reason: str) -> None:
+        self._failures.append(reason)
+        count, most = len(self._failures), self._max_failures
+        kept = f"checkpoint {self.saved_step} is kept; " if self.saved_step > 0 else ""
+        self._warn(
+            f"checkpoint {step} is not saved: {reason}; {kept}failure {count} of the {most} in a "
+            "row that end a run (checkpoint.max_failed_saves)"
+        )
 
-    def _retain(self) -> None:
+    def _check_failures(self) -> None:
+        if len(self._failures) >= self._max_failures:
+            raise NotSaved(self._failure_text(f"{len(self._failures)} saves in a row failed"))
+
+    def _failure_text(self, what: str) -> str:
+        reason = f": {self._failures[-1]}" if self._failures else ""
+        there = self.saved_step > 0
+        last = f"from checkpoint {self.saved_step}" if there else "from the beginning"
+        return f"{what}{reason}. Once that is cured, the same command goes on {last}"
+
+    def _retain(self) -> list[str]:
         """Delete the steps that are neither among the last nor among the best. A step that is
-        locked by a reader stays until the next save."""
+        locked by a reader stays until the next save. Return messages about steps that stay though
+        nobody needs them."""
         manifests = read_manifests(self._folder)
         kept = set(list(manifests)[-self._keep_last :])
         evaluations = _evaluations(manifests)
         best = _best_steps(evaluations, self.metric, as_measured_last=False)
         kept |= set(best[: self._keep_best])
-        for step in manifests.keys() - kept:
-            remove_step(self._folder / str(step))
+        notes = []
+        for step in manifests.keys() - kept - self._not_deleted:
+            folder = self._folder / str(step)
+            try:
+                why = why_kept(folder, manifests[step])
+                if why is None:
+                    remove_step(folder)
+            except OSError as error:
+                why = _reason(error)
+            if why is not None:
+                self._not_deleted.add(step)
+                notes.append(f"checkpoint {step} is not deleted: {why}")
+        return notes
 
 
 def finished_steps(folder: Path) -> list[int]:
@@ -433,6 +545,21 @@ def _best_steps(
     ways = [] if as_measured_last else [metric]
     ways += [metric.measured_as(one) for one in reversed(list(evaluations.values()))]
     return list(dict.fromkeys(step for way in ways for step, _ in _ranked(evaluations, way)))
+
+
+def _reason(error: Exception) -> str:
+    """Describe in one line why the disk or another process failed. Raises any other error, which is
+    a mistake of the code."""
+    text = " ".join(str(error).split())
+    if isinstance(error, OSError):
+        place = f"{error.filename}: " if error.filename else ""
+        return f"{place}{error.strerror or text}"
+    # TensorStore's and JAX's errors have no class of their own.
+    if found := re.search(r"os_error_code='(\d+)'", text):
+        return os.strerror(int(found[1]))
+    if re.search(r"RESOURCE_EXHAUSTED|UNAVAILABLE|DEADLINE_EXCEEDED|PERMISSION_DENIED", text):
+        return text[:300]
+    raise error
 
 
 def _leaf_table(leaves: Mapping[str, Any], axes: Tree) -> dict[str, dict[str, Any]]:

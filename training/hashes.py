@@ -70,6 +70,11 @@ def list_sizes(folder: Path, besides: str) -> dict[str, int]:
     }
 
 
+def bytes_on_disk(hashes: Hashes) -> int:
+    """Return the bytes that files need on a disk with blocks of 4 KiB."""
+    return sum(-(-size // 4096) * 4096 for size, *_ in hashes.values())
+
+
 def written_by(name: str, count: int) -> int:
     """Return which of the `count` processes of a run wrote a file of a step: Orbax names the files
     of each process after it, and the first process writes all others."""

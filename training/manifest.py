@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -20,6 +21,8 @@ from training import hashes
 from training.hashes import FORMATS, NEWEST_FORMAT, Hashes
 
 MANIFEST = "manifest.json"
+
+_TRIES = 100
 
 ITEMS = {
     "model": ("params", "statistics", "ema", "ema_statistics"),
@@ -94,7 +97,8 @@ def write_manifest(
 def read_manifest(folder: Path) -> dict[str, Any]:
     """Read the manifest of a step and check it against its own digest.
 
-    Raises `Damaged` if it is missing, truncated, altered or of another format version.
+    Raises `Damaged` if it is missing, truncated, altered, of another format version, or of another
+    step than the folder's name says.
     """
     path = folder / MANIFEST
     try:
@@ -111,6 +115,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise Damaged(f"{path} is damaged (not a whole manifest)") from None
     if digest != digest_of(manifest):
         raise Damaged(f"{path} is damaged (its digest differs)")
+    if folder.name.isdecimal() and manifest["step"] != int(folder.name):
+        raise Damaged(f"{folder} is a copy of step {manifest['step']}, by another number")
     if manifest["format"] not in FORMATS:
         known = " and ".join(map(str, FORMATS))
         raise Damaged(f"{path} has format {manifest['format']}; this version reads {known}")
@@ -229,6 +235,35 @@ def try_lock(path: Path) -> tuple[int, StepLock | None]:
     except FileNotFoundError:
         is_going = not path.exists() or (path / MANIFEST).exists()
         return GOING if is_going else UNFINISHED, None
+
+
+def why_kept(folder: Path, manifest: Mapping[str, Any]) -> str | None:
+    """Return why a step may not be deleted: there is something in it, or in its place, that the run
+    did not write. None if it may be."""
+    if folder.is_symlink():
+        return "its folder is a link"
+    foreign = hashes.list_sizes(folder, besides=MANIFEST).keys() - manifest["files"].keys()
+    return f"it holds {min(foreign)}, which the run did not write" if foreign else None
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Delete what a failed save has left: the folder of a step without a manifest, and Orbax's
+    temporary folders for it.
+
+    Orbax may go on for a moment with other files of a save that has failed, so that this is tried
+    for some seconds.
+    """
+    clean = 0  # How often in a row nothing was left.
+    for _ in range(_TRIES):
+        left = [*folder.parent.glob(f"{folder.name}.orbax-checkpoint-tmp*")]
+        if folder.is_dir() and not (folder / MANIFEST).exists():
+            left.append(folder)
+        clean = 0 if left else clean + 1
+        if clean == 2:
+            return
+        for path in left:
+            shutil.rmtree(path, ignore_errors=True)
+        time.sleep(0.05)
 
 
 def remove_step(folder: Path) -> bool:

@@ -237,3 +237,33 @@ exchange.agree("end", None, exchange.first)
 def test_processes_agree_and_one_that_does_not_come_is_named():
     told = two_processes([sys.executable, "-c", AGREE])
     assert told[0][0] == "process 1 of the run did not answer within 1 s (late)\n"
+
+
+FAILS = """
+import sys
+import train
+from configs.reading.command_line import run_verb
+from training import checkpoints
+
+hash_written_files = checkpoints.hash_written_files
+
+def fail(folder, index, count):
+    if index == 1 and folder.name == "10":
+        raise OSError(5, "Input/output error", str(folder))
+    return hash_written_files(folder, index, count)
+
+checkpoints.hash_written_files = fail
+sys.argv = ["train.py", *sys.argv[1:]]
+run_verb(train.main)
+"""
+
+
+def test_a_save_that_fails_on_one_host_has_failed_on_all_and_the_run_goes_on(tmp_path):
+    workdir = tmp_path / "run"
+    verb = ("train.py", "--config=configs/digits_cnn.py", f"--workdir={workdir}")
+    told = two_processes([sys.executable, "-c", FAILS, *command(*verb, **FIELDS)[2:]])
+    for _, errors in told:
+        assert f"checkpoint 10 is not saved: {workdir}" in errors
+        assert "Input/output error; failure 1 of the 3 in a row that end a run" in errors
+    assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["20"]
+    assert verify(workdir / "checkpoints" / "20")["step"] == 20
