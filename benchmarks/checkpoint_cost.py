@@ -115,7 +115,8 @@ def restore(folder: Path, megabytes: int) -> dict[str, float]:
     """Verify and restore the step; return `verify`, `restore` and `memory`."""
     import jax
 
-    from training.checkpoints import find_good_step, restore_fields
+    from training.arrays import restore_fields
+    from training.checkpoints import find_good_step
     from training.trees import nested
 
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])

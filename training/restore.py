@@ -18,16 +18,15 @@ from configs.reading.validation import build_config
 from configs.schema.config import Config
 from parallel.distributed import barrier, is_main_process
 from parallel.exchange import agree, first
+from training.arrays import has_ema_statistics, restore_fields
 from training.attention import working_attention
 from training.best_metric import BestMetric
 from training.checkpoints import (
     best_step,
     find_good_step,
     finished_steps,
-    has_ema_statistics,
     lock_good_step,
     newest_manifest,
-    restore_fields,
     set_aside_unusable,
 )
 from training.manifest import LOCKED, Damaged, StepLock, try_lock

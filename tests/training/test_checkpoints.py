@@ -12,6 +12,7 @@ import pytest
 
 from configs.errors import UsageError
 from training import checkpoints as checkpoints_module
+from training.arrays import restore_state
 from training.best_metric import BestMetric
 from training.checkpoints import (
     Checkpoints,
@@ -20,7 +21,6 @@ from training.checkpoints import (
     finished_steps,
     lock_good_step,
     ranked_steps,
-    restore_state,
     set_aside_unusable,
 )
 from training.manifest import Damaged, verify

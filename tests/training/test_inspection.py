@@ -9,8 +9,9 @@ import pytest
 
 from configs.errors import UsageError
 from tests.training.test_checkpoints import AXES, abstract, make_state
+from training.arrays import restore_state
 from training.best_metric import BestMetric
-from training.checkpoints import Checkpoints, restore_state
+from training.checkpoints import Checkpoints
 from training.copying import copy_step, copy_workdir
 from training.inspection import (
     NOT_THERE,
