@@ -82,7 +82,7 @@ $(VENV)/.tpu: $(READY)
 # CUDA, Flax, Optax, Orbax, tokenizers, rich, jinja2, pillow, matplotlib and scikit-learn; what else
 # it lacks comes from wheels/, which `make wheels` fills, elsewhere and with the same version of
 # Python; without what is only there to fetch data sets.
-CARRIED := tensorflow-datasets grain array-record ml-collections pydantic tensorboardX soundfile soxr
+CARRIED := tensorflow-datasets grain array-record ml-collections pydantic tensorboardX soundfile soxr xxhash
 OFFLINE  = PYTHONPATH=$(CURDIR)/wheels $(PYTHON)
 
 gpu-run:

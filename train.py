@@ -6,7 +6,7 @@ python train.py --config=configs/NAME.py --show_batch
 
 Read this file from top to bottom: configuration, mesh, data, state, and the training loop.
 
-Exit status: 0 done, 1 diverged, 2 a usage error, 75 stopped by a signal after saving.
+Exit status: 0 done, 1 diverged or not saved, 2 a usage error, 75 stopped by a signal after saving.
 """
 
 from __future__ import annotations  # Modules that need JAX are imported within functions.
@@ -215,14 +215,6 @@ class Run:
         config = program.config
         self.config, self.workdir, self.dataset = config, workdir, dataset
         self.program, self.progress, self.warm_start = program, progress, warm_start
-        self.checkpoints = Checkpoints(
-            workdir / "checkpoints",
-            every_steps=config.checkpoint.every_steps,
-            keep_last=config.checkpoint.keep_last,
-            keep_best=config.checkpoint.keep_best,
-            metric=BestMetric.of(config),
-            also_sync=[workdir / METRICS],
-        )
         validation = dataset.splits.get("validation")
         self.log = RunLog(
             config,
@@ -237,6 +229,16 @@ class Run:
             initialized_from=warm_start.metadata,
             data=data_table(dataset),
         )
+        self.checkpoints = Checkpoints(
+            workdir / "checkpoints",
+            every_steps=config.checkpoint.every_steps,
+            keep_last=config.checkpoint.keep_last,
+            keep_best=config.checkpoint.keep_best,
+            metric=BestMetric.of(config),
+            also_sync=[workdir / METRICS],
+            max_failures=config.checkpoint.max_failed_saves,
+            warn=self.log.warn,
+        )
         self.evaluator = make_evaluator(dataset, program, self.log, progress)
         self.step_log = StepLog(program, self.checkpoints, self.log, progress)
         rows = local_rows(program.batch_sharding, config.data.global_batch_size)
@@ -250,6 +252,7 @@ class Run:
         from reporting.explanation import warnings_of
         from reporting.profiler import Profiler
         from training.best_metric import evaluations_in
+        from training.checkpoints import NotSaved
         from training.restore import find_checkpoint
         from training.resume import check_same_data, why_finished
 
@@ -280,6 +283,9 @@ class Run:
             self.log.warn(str(error))
             samples, lines = self.evaluator.samples, self.evaluator.diagnose()
             self.log.report("diverged", self.step_log.last_step, samples=samples, diagnosis=lines)
+            return 1
+        except NotSaved as error:
+            self.log.warn(str(error))
             return 1
         finally:
             self.progress.stop()
@@ -347,7 +353,7 @@ class Run:
                 break
 
         profiler.close()
-        self.checkpoints.wait()
+        self.checkpoints.require(step)
         if not last:
             stop = f"stopped by {signals.received or 'a signal elsewhere'}"
             self.log.info(f"{stop} after saving step {step}; the same command goes on")

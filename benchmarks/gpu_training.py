@@ -26,8 +26,9 @@ import numpy as np
 from benchmarks.findings import Failed, Findings, expect
 from benchmarks.measuring import ROOT, overrides, start_verb
 from reporting.metric_log import read_metrics
-from training.checkpoints import ITEMS, finished_steps, restore_fields
-from training.manifest import verify
+from training.arrays import restore_fields
+from training.checkpoints import finished_steps
+from training.manifest import ITEMS, verify
 
 RECIPE = "configs/shakespeare_char.py"
 STEPS, TOY_STEPS = 2000, 240

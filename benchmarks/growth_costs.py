@@ -205,8 +205,9 @@ def checkpoint_cost(width: int) -> Costs:
     program, _ = _program({"model.width": width, "model.depth": 2}, vocabulary_size=256)
     import jax
 
+    from training.arrays import restore_state
     from training.best_metric import BestMetric
-    from training.checkpoints import Checkpoints, find_good_step, restore_state
+    from training.checkpoints import Checkpoints, find_good_step
     from training.manifest import read_manifest
 
     state = jax.block_until_ready(program.initialize())

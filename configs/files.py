@@ -6,7 +6,7 @@ All files that a run needs to resume are written with these functions.
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -75,10 +75,20 @@ def make_folder(folder: Path) -> None:
 
 def sync_tree(folder: Path) -> None:
     """Sync `folder` and everything in it to the disk. For files written by other libraries."""
-    paths = [folder, *folder.rglob("*")]
+    sync_files(path for path in folder.rglob("*") if path.is_file())
+    sync_folders(folder)
+
+
+def sync_files(paths: Iterable[Path]) -> None:
+    """Sync the bytes of files to the disk, several at once."""
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(sync_file, [path for path in paths if path.is_file()]))
-    for path in paths:
+        list(pool.map(sync_file, list(paths)))
+
+
+def sync_folders(folder: Path) -> None:
+    """Sync `folder` and all folders in it to the disk: the names of the files, not their
+    contents."""
+    for path in (folder, *folder.rglob("*")):
         if path.is_dir():
             sync_folder(path)
 

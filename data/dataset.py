@@ -231,7 +231,11 @@ class Dataset:
     @property
     def metadata(self) -> dict[str, Any]:
         """The entry for the data in a checkpoint's manifest, as JSON values."""
-        facts = {"fingerprint": self.fingerprint, "prepared_by": dict(self.prepared_by)}
+        facts = {
+            "fingerprint": self.fingerprint,
+            "prepared_by": dict(self.prepared_by),
+            "examples": self.splits["train"].examples,
+        }
         return {**facts, **self.spec.to_manifest()}
 
     def changes_since(self, data: Mapping[str, Any]) -> str | None:

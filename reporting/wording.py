@@ -1,4 +1,4 @@
-"""Formats numbers for people: durations, counts, rates and metrics."""
+"""Formats numbers for people: durations, counts, sizes, rates and metrics."""
 
 import math
 from collections.abc import Mapping
@@ -36,6 +36,14 @@ def count_text(number: float) -> str:
         if abs(number) >= 0.9995 * size:
             return f"{number / size:.3g} {unit}"
     return f"{number:,.0f}" if abs(number) >= 10 or number == int(number) else f"{number:.2g}"
+
+
+def bytes_text(size: int) -> str:
+    """Format a number of bytes: `312 bytes`, `4.2 kB`, `1.24 GB`."""
+    for unit_size, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if size >= 0.9995 * unit_size:
+            return f"{size / unit_size:.3g} {unit}"
+    return f"{size} bytes"
 
 
 def number_text(number: float) -> str:

@@ -6,57 +6,70 @@ state and the step counts. Arrays have flat names (`params.layers.0.mixer.query.
 """
 
 import logging
+import math
+import os
 import re
 import shutil
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
-import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
-from configs.errors import UsageError
 from parallel.distributed import any_process, is_main_process
+from parallel.exchange import agree, first
 from training.best_metric import BestMetric, Evaluation, evaluation_in
+from training.hashes import bytes_on_disk
 from training.manifest import (
-    MANIFEST,
+    ITEMS,
+    LOCKED,
+    UNFINISHED,
     Damaged,
     StepLock,
-    read_manifest,
+    hash_written_files,
+    read_manifests,
     remove_step,
+    remove_unfinished,
+    step_folders,
+    try_lock,
     unfinished,
-    verify,
+    why_kept,
     write_manifest,
 )
 from training.trees import Tree, flat
+from training.verification import verify_together
 
 if TYPE_CHECKING:
     from training.step import TrainState
 
-logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax logs every file it touches.
+# Orbax logs every file that it touches, and with their stacks the errors that it raises.
+logging.getLogger("absl").setLevel(logging.CRITICAL)
 
 
-ITEMS = {
-    "model": ("params", "statistics", "ema", "ema_statistics"),
-    "training": ("step", "skipped", "optimizer"),
-}
-"""The fields of the state that each item of a checkpoint holds."""
+class NotSaved(Exception):
+    """Raised when too many saves in a row have failed, or the last one of the run."""
 
 
 class Checkpoints:
     """Writes checkpoints; keeps the last `keep_last` and the best `keep_best` of them.
 
-    No step is deleted before a newer one is written and has its manifest.
+    No step is deleted before a newer one is written and has its manifest. Folders and files that a
+    run did not write are never deleted.
 
     metric: the metric that ranks the evaluated steps.
     saved_step: the last step that was saved, or the step from which the run resumed; -1 if there is
         none.
     also_sync: files outside the step folders that are synced to the disk before a step counts as
         saved.
+    max_failures: how many saves in a row may fail: then the run has to end.
+    warn: called with a message about a save that failed, and about a step that can't be deleted.
 
-    Only one run may write to a folder: hold the lock of its workdir.
+    A save that fails for want of room, or because the disk fails, is told by the next call of
+    `check`, and leaves nothing behind. The next one is tried as usual, and waited for. Only one run
+    may write to a folder: hold the lock of its workdir.
     """
 
     def __init__(
@@ -68,14 +81,22 @@ class Checkpoints:
         keep_best: int,
         metric: BestMetric,
         also_sync: Sequence[Path] = (),
+        max_failures: int = 1,
+        warn: Callable[[str], None] = lambda text: None,
     ):
         self._folder, self._also_sync = folder.absolute(), also_sync
         self._every_steps = every_steps
         self._keep_last, self._keep_best = keep_last, keep_best
         self.metric, self.saved_step = metric, -1
+        self._max_failures, self._warn = max_failures, warn
+        self._failures: list[str] = []  # Of the last saves in a row.
+        self._last_size: int | None = None  # Bytes on the disk.
+        self._not_deleted: set[int] = set()  # Steps of which `warn` got a message.
         self._checkpointer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future | None = None
+        self._unraisable_hook = sys.unraisablehook
+        sys.unraisablehook = self._report_unraisable
 
     def save(
         self, step: int, state: "TrainState", *, axes: Tree, contents: Mapping[str, Any]
@@ -86,39 +107,62 @@ class Checkpoints:
         contents: the manifest's other keys: `config`, `data`, `versions`, and `metrics` (of an
             evaluation at exactly this step, or empty).
 
-        A step that is already saved is not saved again.
+        A step that is already saved is not saved again. After a save that failed, this one is
+        waited for.
 
-        Raises the error of an earlier save that failed.
+        Raises `NotSaved` after `max_failures` failures in a row.
         """
+        self.wait()
         if step == self.saved_step:
             return
-        self.wait()
+        self._check_failures()
         items = {
             name: flat({field: getattr(state, field) for field in fields})
             for name, fields in ITEMS.items()
         }
-        self._checkpointer.save(
-            self._folder / str(step),
-            args=ocp.args.Composite(
-                **{name: ocp.args.StandardSave(leaves) for name, leaves in items.items()}
-            ),
-        )
         leaves = {name: leaf for item in items.values() for name, leaf in item.items()}
         contents = {"step": step, **contents, "leaves": _leaf_table(leaves, axes)}
-        self._pending = self._executor.submit(self._finish, step, contents)
-        self.saved_step = step
+        failure = agree("save-room", self._obstacle(step, leaves), first)
+        if failure is None:
+            try:
+                self._checkpointer.save(
+                    self._folder / str(step),
+                    args=ocp.args.Composite(
+                        **{name: ocp.args.StandardSave(part) for name, part in items.items()}
+                    ),
+                )
+            except Exception as error:
+                failure = _reason(error)
+            self._pending = self._executor.submit(self._finish, step, contents, failure)
+            if self._failures:
+                self.wait()
+        else:
+            self._note_failure(step, failure)
+        self._check_failures()
 
     def check(self) -> None:
-        """Raise the error of the last save if it has failed; do not wait for a save in progress."""
+        """Tell the failure of the last save; do not wait for a save in progress."""
         if self._pending is not None and self._pending.done():
             self.wait()
 
     def wait(self) -> None:
-        """Wait until the last save and its manifest are on the disk; raise its error if it
-        failed."""
+        """Wait until the last save and its manifest are on the disk, or tell its failure."""
         pending, self._pending = self._pending, None
-        if pending is not None:
-            pending.result()
+        if pending is None:
+            return
+        step, failure, notes = pending.result()
+        for text in notes:
+            self._warn(text)
+        if failure is None:
+            self.saved_step, self._failures = step, []
+        else:
+            self._note_failure(step, failure)
+
+    def require(self, step: int) -> None:
+        """Wait for the last save. Raises `NotSaved` if it failed, so that `step` is not saved."""
+        self.wait()
+        if self.saved_step != step:
+            raise NotSaved(self._failure_text(f"checkpoint {step} is not saved"))
 
     def best(self) -> float | None:
         """Return the best finite value of the metric among the finished steps; None if there is
@@ -156,39 +200,124 @@ class Checkpoints:
         finally:
             self._executor.shutdown()
             self._checkpointer.close()
+            sys.unraisablehook = self._unraisable_hook
 
-    def _finish(self, step: int, contents: Mapping[str, Any]) -> None:
-        self._checkpointer.wait_until_finished()
-        if jax.process_index() == 0:
-            write_manifest(self._folder / str(step), contents, also_sync=self._also_sync)
-            self._retain()
+    def _report_unraisable(self, error: Any) -> None:
+        """Report an error that nobody can catch, but for one: when a save fails, each array that
+        TensorStore still writes then complains of Orbax's loop, which is closed."""
+        if str(error.exc_value) != "Event loop is closed":
+            self._unraisable_hook(error)
 
-    def _retain(self) -> None:
+    def _finish(
+        self, step: int, contents: Mapping[str, Any], failure: str | None
+    ) -> tuple[int, str | None, list[str]]:
+        """Wait for the files of a step. Each process hashes what it wrote; the first one then
+        writes the manifest.
+
+        failure: why the writing could not begin.
+
+        Return, the same in all processes: the step, why it is not saved or None, and messages about
+        steps that can't be deleted.
+        """
+        folder, written = self._folder / str(step), dict[str, Any]()
+        try:
+            self._checkpointer.wait_until_finished()
+            if failure is None:
+                written = hash_written_files(folder, jax.process_index(), jax.process_count())
+        except Exception as error:
+            failure = _reason(error)
+
+        def conclude(parts: list[dict[str, Any]]) -> tuple[str | None, list[str]]:
+            failure = next((part["failure"] for part in parts if part["failure"]), None)
+            if failure is None:
+                hashes = [part["written"] for part in parts]
+                try:
+                    write_manifest(folder, contents, hashes, also_sync=self._also_sync)
+                except Exception as error:
+                    failure = _reason(error)
+            if failure is not None:
+                remove_unfinished(folder)
+                return failure, []
+            self._last_size = sum(map(bytes_on_disk, hashes))
+            return None, self._retain()
+
+        return step, *agree("save", {"written": written, "failure": failure}, conclude)
+
+    def _obstacle(self, step: int, leaves: Mapping[str, Any]) -> str | None:
+        """Return why a step can't be saved: something is in its place, or the disk has no room for
+        the bytes of the last step, or of the arrays if there is none."""
+        folder = self._folder / str(step)
+        if folder.exists():
+            return f"{folder} is there already, and this run did not write it: move it away"
+        if self._last_size is None:
+            last = newest_manifest(self._folder)
+            self._last_size = None if last is None else bytes_on_disk(last["files"])
+        needed = self._last_size
+        if needed is None:
+            needed = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves.values())
+        place = next(path for path in folder.parents if path.exists())
+        free = shutil.disk_usage(place).free
+        if needed <= free:
+            return None
+        return f"it needs about {needed / 1e6:,.1f} MB, and {place} has {free / 1e6:,.1f} MB free"
+
+    def _note_failure(self, step: int, reason: str) -> None:
+        self._failures.append(reason)
+        count, most = len(self._failures), self._max_failures
+        kept = f"checkpoint {self.saved_step} is kept; " if self.saved_step > 0 else ""
+        self._warn(
+            f"checkpoint {step} is not saved: {reason}; {kept}failure {count} of the {most} in a "
+            "row that end a run (checkpoint.max_failed_saves)"
+        )
+
+    def _check_failures(self) -> None:
+        if len(self._failures) >= self._max_failures:
+            raise NotSaved(self._failure_text(f"{len(self._failures)} saves in a row failed"))
+
+    def _failure_text(self, what: str) -> str:
+        reason = f": {self._failures[-1]}" if self._failures else ""
+        there = self.saved_step > 0
+        last = f"from checkpoint {self.saved_step}" if there else "from the beginning"
+        return f"{what}{reason}. Once that is cured, the same command goes on {last}"
+
+    def _retain(self) -> list[str]:
         """Delete the steps that are neither among the last nor among the best. A step that is
-        locked by a reader stays until the next save."""
-        manifests = _read_manifests(self._folder)
+        locked by a reader stays until the next save. Return messages about steps that stay though
+        nobody needs them."""
+        manifests = read_manifests(self._folder)
         kept = set(list(manifests)[-self._keep_last :])
         evaluations = _evaluations(manifests)
         best = _best_steps(evaluations, self.metric, as_measured_last=False)
         kept |= set(best[: self._keep_best])
-        for step in manifests.keys() - kept:
-            remove_step(self._folder / str(step))
+        notes = []
+        for step in manifests.keys() - kept - self._not_deleted:
+            folder = self._folder / str(step)
+            try:
+                why = why_kept(folder, manifests[step])
+                if why is None:
+                    remove_step(folder)
+            except OSError as error:
+                why = _reason(error)
+            if why is not None:
+                self._not_deleted.add(step)
+                notes.append(f"checkpoint {step} is not deleted: {why}")
+        return notes
 
 
 def finished_steps(folder: Path) -> list[int]:
     """Return the steps that have a readable manifest, ascending. Their files are not verified."""
-    return list(_read_manifests(folder))
+    return list(read_manifests(folder))
 
 
 def newest_manifest(folder: Path) -> dict[str, Any] | None:
     """Return the newest readable manifest; None if there is none. The step's files are not
     verified."""
-    return next(reversed(_read_manifests(folder).values()), None)
+    return next(reversed(read_manifests(folder).values()), None)
 
 
 def ranked_steps(folder: Path, metric: BestMetric) -> list[tuple[int, float]]:
     """Return (step, value) for each finished step at which `metric` was finite, best first."""
-    return _ranked(_evaluations(_read_manifests(folder)), metric)
+    return _ranked(_evaluations(read_manifests(folder)), metric)
 
 
 def best_step(folder: Path, metric: BestMetric) -> int | None:
@@ -196,7 +325,7 @@ def best_step(folder: Path, metric: BestMetric) -> int | None:
 
     Steps measured with the settings of the newest evaluation are preferred to all others.
     """
-    evaluations = _evaluations(_read_manifests(folder))
+    evaluations = _evaluations(read_manifests(folder))
     best = _best_steps(evaluations, metric, as_measured_last=True)
     return best[0] if best else None
 
@@ -229,27 +358,30 @@ def lock_good_step(
     """
     rejected: set[int] = set()
     is_damaged = False
-    while steps := [step for step in _step_folders(folder) if step not in rejected]:
-        step = steps[-1]
+    while True:
+        steps = [step for step in step_folders(folder) if step not in rejected]
+        step = agree("newest-step", steps[-1] if steps else None, first)
+        if step is None:
+            break
         path = folder / str(step)
-        try:
-            step_lock = StepLock(path)
-        except FileNotFoundError:
-            if not path.exists() or (path / MANIFEST).exists():
-                continue  # `_retain` has removed it or is removing it; there may be newer steps.
+        state, step_lock = try_lock(path)
+        state = agree("step-locked", state, min)
+        if state == LOCKED:
+            assert step_lock is not None
+            try:
+                return step, verify_together(path), step_lock
+            except Damaged as damage:
+                problem = str(damage)
+        if step_lock is not None:
+            step_lock.release()
+        if state == UNFINISHED:
             rejected.add(step)
             if not is_written():
                 warn(f"checkpoint {step} is not used: {unfinished(path)}")
-            continue
-        try:
-            return step, verify(path), step_lock
-        except (Damaged, FileNotFoundError) as damage:
-            step_lock.release()
-            if not path.exists():
-                continue
+        elif state == LOCKED and agree("step-there", path.exists(), first):
             rejected.add(step)
             is_damaged = True
-            warn(f"checkpoint {step} is not used: {damage}")
+            warn(f"checkpoint {step} is not used: {problem}")
     if is_damaged:
         raise Damaged(f"none of the checkpoints in {folder} is whole")
     return None
@@ -264,7 +396,7 @@ def set_aside_unusable(folder: Path, newer_than: int, warn: Callable[[str], None
     """
     if not folder.is_dir():
         return
-    for step in _step_folders(folder):
+    for step in step_folders(folder):
         if step > newer_than:
             target = folder / f"{step}.unusable"
             for number in range(2, 1000):
@@ -277,80 +409,6 @@ def set_aside_unusable(folder: Path, newer_than: int, warn: Callable[[str], None
         if re.fullmatch(r"\d+\.(removing|orbax-checkpoint-tmp.*)", path.name):
             shutil.rmtree(path)
             warn(f"{path} was removed: its writing or removal had been cut off")
-
-
-def restore_state(
-    folder: Path, step: int, manifest: Mapping[str, Any], target: "TrainState"
-) -> "TrainState":
-    """Restore the complete state of a step, with the shapes, dtypes and shardings of `target`.
-
-    Raises `UsageError` if the step's arrays differ from the target's (another model or optimizer).
-    """
-    fields: dict[str, Any] = {}
-    older = not has_ema_statistics(manifest)
-    if older:  # `measure_ema` measures them before they are used.
-        target = target.replace(ema_statistics=None)
-    for item, names in ITEMS.items():
-        wanted = {name: getattr(target, name) for name in names}
-        fields |= restore_fields(folder, step, manifest, item, wanted)
-    if older and fields["ema"] is not None:
-        fields["ema_statistics"] = jax.tree.map(jnp.copy, fields["statistics"])
-    return target.replace(**fields)
-
-
-def has_ema_statistics(manifest: Mapping[str, Any]) -> bool:
-    """Return whether a step has batch statistics for its averaged weights. Older versions saved
-    none."""
-    return any(name.startswith("ema_statistics.") for name in manifest["leaves"])
-
-
-def restore_fields(
-    folder: Path, step: int, manifest: Mapping[str, Any], item: str, target: Mapping[str, Tree]
-) -> dict[str, Tree]:
-    """Restore the fields in `target` from one item (`ITEMS`) of a step, with the shardings of
-    `target`.
-
-    Raises `UsageError` if the step does not have these arrays in these shapes and dtypes.
-    """
-    wanted = flat(dict(target))
-    stored = {name: leaf for name, leaf in manifest["leaves"].items() if name in wanted}
-    # Orbax would cast and broadcast in silence, so the manifest's shapes and dtypes are compared.
-    problems = [f"{name} is not in it" for name in wanted if name not in stored]
-    problems += [
-        f"{name} is {leaf['dtype']}{leaf['shape']} in it, {wanted[name].dtype}"
-        f"{list(wanted[name].shape)} in the model"
-        for name, leaf in stored.items()
-        if leaf["shape"] != list(wanted[name].shape) or leaf["dtype"] != str(wanted[name].dtype)
-    ]
-    if problems:
-        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise UsageError(f"checkpoint {folder / str(step)}: {'; '.join(problems[:3])}{more}")
-    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
-        restored = checkpointer.restore(
-            (folder / str(step)).absolute(),
-            args=ocp.args.Composite(
-                **{
-                    item: ocp.args.PyTreeRestore(
-                        item=wanted,
-                        restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
-                        partial_restore=True,
-                    )
-                }
-            ),
-        )[item]
-    leaves = [restored[name] for name in wanted]
-    return jax.tree.unflatten(jax.tree.structure(dict(target)), leaves)
-
-
-def _read_manifests(folder: Path) -> dict[int, dict[str, Any]]:
-    """Return the readable manifests by step, ascending."""
-    manifests = {}
-    for step in _step_folders(folder):
-        try:
-            manifests[step] = read_manifest(folder / str(step))
-        except Damaged:
-            continue
-    return manifests
 
 
 def _evaluations(manifests: Mapping[int, Mapping[str, Any]]) -> dict[int, Evaluation]:
@@ -381,10 +439,19 @@ def _best_steps(
     return list(dict.fromkeys(step for way in ways for step, _ in _ranked(evaluations, way)))
 
 
-def _step_folders(folder: Path) -> list[int]:
-    if not folder.is_dir():
-        return []
-    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
+def _reason(error: Exception) -> str:
+    """Describe in one line why the disk or another process failed. Raises any other error, which is
+    a mistake of the code."""
+    text = " ".join(str(error).split())
+    if isinstance(error, OSError):
+        place = f"{error.filename}: " if error.filename else ""
+        return f"{place}{error.strerror or text}"
+    # TensorStore's and JAX's errors have no class of their own.
+    if found := re.search(r"os_error_code='(\d+)'", text):
+        return os.strerror(int(found[1]))
+    if re.search(r"RESOURCE_EXHAUSTED|UNAVAILABLE|DEADLINE_EXCEEDED|PERMISSION_DENIED", text):
+        return text[:300]
+    raise error
 
 
 def _leaf_table(leaves: Mapping[str, Any], axes: Tree) -> dict[str, dict[str, Any]]:

@@ -14,7 +14,7 @@ from configs.errors import UsageError
 from configs.reading.saved import differences, read_config
 from configs.schema.config import Config
 from parallel.axes import named_sharding, replicated
-from training.checkpoints import restore_fields
+from training.arrays import restore_fields
 from training.lora import merged
 from training.parameters import LORA
 from training.program import TrainProgram

@@ -17,22 +17,23 @@ from configs.reading.saved import differences, refuse_differences
 from configs.reading.validation import build_config
 from configs.schema.config import Config
 from parallel.distributed import barrier, is_main_process
+from parallel.exchange import agree, first
+from training.arrays import has_ema_statistics, restore_fields
 from training.attention import working_attention
 from training.best_metric import BestMetric
 from training.checkpoints import (
     best_step,
     find_good_step,
     finished_steps,
-    has_ema_statistics,
     lock_good_step,
     newest_manifest,
-    restore_fields,
     set_aside_unusable,
 )
-from training.manifest import Damaged, StepLock, verify
+from training.manifest import LOCKED, Damaged, StepLock, try_lock
 from training.model_def import ModelDef, build_model_def
 from training.parameters import frozen_names
 from training.trees import Tree, flat, nested, overlay, select
+from training.verification import verify_together
 from training.workdir import is_in_use
 
 
@@ -188,15 +189,16 @@ def choose_step(
             return good
         while True:
             number = _named_step(folder, config, step, option, known_steps)
-            try:
-                step_lock = StepLock(folder / str(number))
-            except FileNotFoundError:
-                continue  # The run has just deleted it.
-            try:
-                return number, verify(folder / str(number)), step_lock
-            except Damaged:
+            state, step_lock = try_lock(folder / str(number))
+            if agree("step-locked", state, min) == LOCKED:
+                assert step_lock is not None
+                try:
+                    return number, verify_together(folder / str(number)), step_lock
+                except Damaged:
+                    step_lock.release()
+                    raise
+            if step_lock is not None:  # The run has just deleted it.
                 step_lock.release()
-                raise
     except Damaged as damage:
         raise UsageError(f"{damage}; {known_steps()}") from None
 
@@ -204,15 +206,21 @@ def choose_step(
 def _named_step(
     folder: Path, config: Config, step: str, option: str, known_steps: Callable[[], str]
 ) -> int:
-    """Return the number of the step: the best one for "best", else the number in `step`."""
+    """Return the number of the step: the best one for "best", else the number in `step`. All
+    processes return what the first one finds."""
+    number, problem = -1, None
     if step == "best":
         metric = BestMetric.of(config)
-        number = best_step(folder, metric)
-        if number is None:
-            raise UsageError(
-                f"{option}=best: no checkpoint in {folder} was evaluated for {metric.name}"
-            )
-        return number
-    if step.isdecimal() and int(step) in finished_steps(folder):
-        return int(step)
-    raise UsageError(f"{option}={step}: no such checkpoint in {folder}; {known_steps()}")
+        found = best_step(folder, metric)
+        if found is None:
+            problem = f"{option}=best: no checkpoint in {folder} was evaluated for {metric.name}"
+        else:
+            number = found
+    elif step.isdecimal() and int(step) in finished_steps(folder):
+        number = int(step)
+    else:
+        problem = f"{option}={step}: no such checkpoint in {folder}; {known_steps()}"
+    number, problem = agree("named-step", [number, problem], first)
+    if problem is not None:
+        raise UsageError(problem)
+    return number

@@ -6,7 +6,7 @@ from typing import Any
 
 from configs.errors import UsageError
 from configs.schema.config import Config
-from training.checkpoints import restore_state
+from training.arrays import restore_state
 from training.program import TrainProgram
 from training.schedules import schedule_change
 from training.step import TrainState

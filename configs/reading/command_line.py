@@ -2,7 +2,8 @@
 
 Flags are `--name=value` or `--name value`. `--config.a.b=value` overrides a field of the
 configuration. Flags can not be abbreviated. Unknown flags are errors, and so are repeated flags,
-except for those that are `repeatable`.
+except for those that are `repeatable`. A program may also take words without a flag, such as
+folders.
 """
 
 import atexit
@@ -115,14 +116,20 @@ class Flag:
 
 
 def parse_command_line(
-    arguments: Sequence[str], flags: Sequence[Flag], *, overrides: bool | None = None
+    arguments: Sequence[str],
+    flags: Sequence[Flag],
+    *,
+    overrides: bool | None = None,
+    words: bool = False,
 ) -> SimpleNamespace:
-    """Parse a command line. The result has an attribute for each flag, and `overrides`.
+    """Parse a command line. The result has an attribute for each flag, `overrides` and `words`.
 
     The attribute `overrides` maps paths of configuration fields to their new values as text.
+    `words` is a tuple of the arguments that belong to no flag.
 
     overrides: whether `--config.section.field=value` is allowed; by default, if there is a flag
         `config`.
+    words: whether there may be arguments without a flag.
 
     `--help` prints the docstring of the running program and its flags, and exits with status 0.
     Raises `UsageError` for invalid arguments.
@@ -134,9 +141,12 @@ def parse_command_line(
         raise SystemExit(0)
     given: dict[str, Any] = {}
     fields: dict[str, str] = {}
-    for name, text in _pairs(arguments, by_name, overrides):
+    bare: list[str] = []
+    for name, text in _pairs(arguments, by_name, overrides, words):
         flag = by_name.get(name)
-        if flag is None:
+        if not name:
+            bare.append(text)
+        elif flag is None:
             path = name.removeprefix("config.")
             if path in fields:
                 _refuse_twice(name, fields[path], text)
@@ -149,7 +159,7 @@ def parse_command_line(
                 _refuse_twice(name, given[name], text)
             given[name] = value
     missing = {name: flag.default_value() for name, flag in by_name.items() if name not in given}
-    return SimpleNamespace(**given, **missing, overrides=fields)
+    return SimpleNamespace(**given, **missing, overrides=fields, words=tuple(bare))
 
 
 def run_verb(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
@@ -211,12 +221,16 @@ def _stdout_is_closed() -> bool:
 
 
 def _pairs(
-    arguments: Sequence[str], flags: dict[str, Flag], overrides: bool
+    arguments: Sequence[str], flags: dict[str, Flag], overrides: bool, words: bool
 ) -> Iterator[tuple[str, str]]:
-    """Yield (name, value as text) for each flag. Raises `UsageError` for any other argument."""
+    """Yield (name, value as text) for each flag, and ("", argument) for each other one that begins
+    with no dash, if there may be `words`. Raises `UsageError` for any other argument."""
     rest = list(arguments)
     while rest:
         argument = rest.pop(0)
+        if words and argument and argument[0] not in _DASHES:
+            yield "", argument
+            continue
         name, equals, text = argument.removeprefix("--").partition("=")
         if not argument.startswith("--") or not re.match(r"\w", name):
             raise UsageError(_stray_argument(argument, flags, overrides))

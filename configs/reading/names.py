@@ -18,7 +18,7 @@ _ABSENT_SETTINGS = {
         "resume", "resume_from", "resume_from_checkpoint", "resume_training", "resume_path",
         "auto_resume", "continue", "continue_training", "restore", "restore_from",
         "restore_checkpoint", "checkpoint", "checkpoint_path", "ckpt", "ckpt_path",
-        "load_checkpoint", "load_ckpt", "last_ckpt",
+        "load_checkpoint", "load_ckpt", "last_ckpt", "load", "load_weights", "weights_only",
     ),
     "all devices that JAX finds are used: CUDA_VISIBLE_DEVICES=0,1 before the command chooses "
     "GPUs, JAX_PLATFORMS=cpu the CPU, --config.mesh.data=N how many": (

@@ -153,7 +153,8 @@ def refuse_differences(workdir: str | Path, changed: list[Difference]) -> None:
     if refused:
         raise UsageError(
             f"{workdir} holds a run of another configuration: {'; '.join(refused)}. Go on with "
-            f"the old values, or take another workdir"
+            f"the old values, or take another workdir (its weights alone: "
+            f"{FLAG}train.initialize_from={workdir})"
         )
 
 

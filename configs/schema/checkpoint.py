@@ -26,6 +26,12 @@ class Checkpoint(Settings):
         unit="checkpoints",
         mutable_on_resume=True,
     )
+    max_failed_saves: Count = field(
+        3,
+        "The run ends with an error after this many saves in a row that failed, as of a full disk.",
+        unit="saves",
+        mutable_on_resume=True,
+    )
     best_metric: str = field(
         "loss",
         "Validation metric that decides which checkpoints are best.",

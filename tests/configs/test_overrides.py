@@ -256,6 +256,7 @@ SETTABLE = {
     "checkpoint.every_steps": ({}, "10", 10),
     "checkpoint.keep_last": ({}, "5", 5),
     "checkpoint.keep_best": ({}, "0", 0),
+    "checkpoint.max_failed_saves": ({}, "5", 5),
     "checkpoint.best_metric": ({}, "accuracy", "accuracy"),
 } | {
     path: ({}, "fsdp,tensor", ("fsdp", "tensor"))

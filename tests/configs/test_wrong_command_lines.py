@@ -34,6 +34,7 @@ WRONG_FIELDS = [
     ("--config.train.resume=true", "is no field: training goes on by itself", "the same command"),
     ("--config.train.resume_from_checkpoint=x", "training goes on by itself from the newest"),
     ("--config.checkpoint.resume=x", "training goes on by itself from the newest"),
+    ("--config.checkpoint.load=weights", "no field", "--config.train.initialize_from=DIR"),
     ("--config.ckpt=x", "training goes on by itself", "--config.train.initialize_from=DIR"),
     ("--config.train.devices=2", "all devices that JAX finds are used", "--config.mesh.data=N"),
     ("--config.=3", "is no field"),

@@ -11,8 +11,9 @@ from inference.evaluation import evaluate
 from reporting.report.machine import versions
 from tests.training import cells, runs
 from tests.training.test_matrix import OF_ONE_MIXER, THREE_AXES, check_two_steps
+from training.arrays import restore_state
 from training.best_metric import BestMetric
-from training.checkpoints import Checkpoints, restore_state
+from training.checkpoints import Checkpoints
 from training.restore import find_checkpoint
 
 BEFORE, AFTER = 2, 2

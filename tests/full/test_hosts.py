@@ -3,6 +3,7 @@
 import json
 import socket
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -20,6 +21,8 @@ from tests.end_to_end.verbs import (
     run,
     write_text,
 )
+from training.hashes import written_by
+from training.manifest import verify
 
 FIELDS = {
     "model__channels": "8,16",
@@ -39,15 +42,21 @@ FIELDS = {
 
 def on_two_hosts(*verb: str, **fields) -> list[tuple[str, str]]:
     """A verb as two processes of two devices each; standard output and error of both."""
+    return two_processes(command(*verb, **fields))
+
+
+def two_processes(command: list[str]) -> list[tuple[str, str]]:
+    """A command as two processes that are one run; standard output and error of both."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     processes = [
         subprocess.Popen(
-            command(*verb, **fields),
+            command,
             cwd=ROOT,
             env=environment(2)
             | {
+                "PYTHONPATH": str(ROOT),
                 "JAX_COORDINATOR_ADDRESS": address,
                 "JAX_NUM_PROCESSES": "2",
                 "JAX_PROCESS_ID": str(index),
@@ -144,3 +153,117 @@ def test_a_mixture_goes_on_exactly_on_one_host_and_on_two(tmp_path):
         expected = [batch_crc32(batches[step - 1]) for step in lines]
         assert [line["batch_crc32"] for line in lines.values()] == expected
         assert len(set(expected)) == 24
+
+
+VERIFY = """
+import json, sys
+from pathlib import Path
+from parallel.distributed import initialize_distributed
+initialize_distributed()
+from training import hashes
+from training.manifest import Damaged
+from training.verification import verify_together
+
+read, hash_piece = [], hashes.hash_piece
+
+def counted(folder, piece, hashing):
+    read.append(piece.length)
+    return hash_piece(folder, piece, hashing)
+
+hashes.hash_piece = counted
+try:
+    verify_together(Path(sys.argv[1]))
+    found = "whole"
+except Damaged as damage:
+    found = str(damage)
+print(json.dumps({"read": sum(read), "found": found}))
+"""
+
+
+def test_each_host_hashes_what_it_wrote_and_verifies_its_share(tmp_path):
+    workdir = tmp_path / "run"
+    fields = FIELDS | {"train__steps": "1", "mesh__fsdp": "4", "model__width": "512"}
+    run_on_two_hosts(workdir, **fields)
+    step = workdir / "checkpoints" / "1"
+    files = verify(step)["files"]
+    writers = {written_by(name, 2) for name in files}
+    sizes = [entry[0] for entry in files.values()]
+    assert writers == {0, 1}
+
+    verifying = [sys.executable, "-c", VERIFY, str(step)]
+    found = [json.loads(out) for out, _ in two_processes(verifying)]
+    assert [one["found"] for one in found] == ["whole", "whole"]
+    assert sum(one["read"] for one in found) == sum(sizes)
+    assert all(one["read"] <= sum(sizes) / 2 + max(sizes) for one in found)
+
+    damaged = [step / name for name in files if files[name][0] == max(sizes)]
+    damaged += [step / "commit_success.txt", step / "training" / "_METADATA"]
+    for path in damaged:  # of which some are in the share of each process
+        content = bytearray(path.read_bytes())
+        content[-1] ^= 1
+        path.write_bytes(content)
+    found = [json.loads(out)["found"] for out, _ in two_processes(verifying)]
+    assert found[0] == found[1]
+    assert all(f"{path} is damaged" in found[0] for path in damaged)
+
+
+AGREE = """
+import sys
+from parallel.distributed import initialize_distributed
+initialize_distributed()
+import jax
+from parallel import exchange
+
+index = jax.process_index()
+for turn in range(3):
+    assert exchange.agree("sum", index + turn, sum) == 1 + 2 * turn
+try:
+    exchange.agree("error", index, lambda values: 1 / 0)
+except ZeroDivisionError:
+    assert index == 0
+except RuntimeError as error:
+    assert index == 1 and "process 0 of the run: division by zero" in str(error)
+exchange.LONGEST_WAIT_SECONDS = 1
+try:
+    if index == 0:
+        exchange.agree("late", index, sum)
+except TimeoutError as error:
+    print(error)
+exchange.LONGEST_WAIT_SECONDS = 60
+exchange.agree("end", None, exchange.first)
+"""
+
+
+def test_processes_agree_and_one_that_does_not_come_is_named():
+    told = two_processes([sys.executable, "-c", AGREE])
+    assert told[0][0] == "process 1 of the run did not answer within 1 s (late)\n"
+
+
+FAILS = """
+import sys
+import train
+from configs.reading.command_line import run_verb
+from training import checkpoints
+
+hash_written_files = checkpoints.hash_written_files
+
+def fail(folder, index, count):
+    if index == 1 and folder.name == "10":
+        raise OSError(5, "Input/output error", str(folder))
+    return hash_written_files(folder, index, count)
+
+checkpoints.hash_written_files = fail
+sys.argv = ["train.py", *sys.argv[1:]]
+run_verb(train.main)
+"""
+
+
+def test_a_save_that_fails_on_one_host_has_failed_on_all_and_the_run_goes_on(tmp_path):
+    workdir = tmp_path / "run"
+    verb = ("train.py", "--config=configs/digits_cnn.py", f"--workdir={workdir}")
+    told = two_processes([sys.executable, "-c", FAILS, *command(*verb, **FIELDS)[2:]])
+    for _, errors in told:
+        assert f"checkpoint 10 is not saved: {workdir}" in errors
+        assert "Input/output error; failure 1 of the 3 in a row that end a run" in errors
+    assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["20"]
+    assert verify(workdir / "checkpoints" / "20")["step"] == 20

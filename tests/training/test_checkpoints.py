@@ -12,6 +12,7 @@ import pytest
 
 from configs.errors import UsageError
 from training import checkpoints as checkpoints_module
+from training.arrays import restore_state
 from training.best_metric import BestMetric
 from training.checkpoints import (
     Checkpoints,
@@ -20,7 +21,6 @@ from training.checkpoints import (
     finished_steps,
     lock_good_step,
     ranked_steps,
-    restore_state,
     set_aside_unusable,
 )
 from training.manifest import Damaged, verify
@@ -216,6 +216,48 @@ def test_another_models_arrays_are_refused_by_name(folder):
     assert "params.layers.0.bias is int32[8] in it, float32[9] in the model" in str(error.value)
 
 
+def refusal(folder: Path, target: TrainState, **config: object) -> str:
+    """The message about a checkpoint that does not fit a state; nothing of it is read."""
+    step, manifest = find_good_step(folder, pytest.fail)
+    with pytest.raises(UsageError) as error:
+        restore_state(folder, step, manifest | {"config": config}, target)
+    return str(error.value)
+
+
+def test_a_renamed_layer_is_told_with_the_nearest_name_and_both_sides(folder):
+    target = abstract(make_state(0))
+    target.params["layers"]["0"]["kernels"] = target.params["layers"]["0"].pop("kernel")
+    told = refusal(folder, target)
+    assert "params.layers.0.kernels is not in it (float32[8, 8] in the model; " in told
+    assert "the nearest is params.layers.0.kernel, float32[8, 8])" in told
+    assert "params.layers.0.kernel, float32[8, 8], is not in the model" in told
+    workdir = f"--config.train.initialize_from={folder.parent}"
+    assert f"{workdir} --config.train.initialize_step=2" in told
+
+
+def test_an_array_of_the_checkpoint_that_the_model_lacks_is_not_dropped_in_silence(folder):
+    target = abstract(make_state(0))
+    del target.params["layers"]["0"]["bias"]
+    assert "params.layers.0.bias, int32[8], is not in the model" in refusal(folder, target)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.int32])
+def test_another_dtype_is_told_with_both_and_nothing_is_cast(folder, dtype):
+    target = abstract(make_state(0))
+    table = target.params["embedding"]["table"]
+    target.params["embedding"]["table"] = jax.ShapeDtypeStruct(table.shape, dtype)
+    expected = f"table is float32[32, 8] in it, {jnp.dtype(dtype)}[32, 8] in the model"
+    assert expected in refusal(folder, target)
+
+
+def test_the_state_of_another_optimizer_is_told_with_the_name_of_its_own(folder):
+    state = abstract(make_state(0))
+    other = state.replace(optimizer={"momentum": state.optimizer[0]})
+    told = refusal(folder, other, optimizer={"name": "adamw"})
+    assert "optimizer.momentum.embedding.table is not in it (float32[32, 8] in the model; " in told
+    assert " and 4 more (it was saved with optimizer.name=adamw)" in told
+
+
 def test_the_failure_of_an_asynchronous_save_reaches_the_loop(tmp_path):
     metric = BestMetric("loss", higher_is_better=False)
     checkpoints = Checkpoints(tmp_path / "c", keep_last=1, keep_best=0, metric=metric)
@@ -267,7 +309,7 @@ def test_a_step_that_goes_while_it_is_chosen_means_choosing_again(folder, monkey
             save_all(folder, {3: 1.0})
         return verify(path)
 
-    monkeypatch.setattr(checkpoints_module, "verify", verify_late)
+    monkeypatch.setattr(checkpoints_module, "verify_together", verify_late)
     assert find_good_step(folder, pytest.fail)[0] == 3
     assert taken == [folder / "2"]
 

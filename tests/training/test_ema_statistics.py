@@ -11,7 +11,7 @@ import pytest
 from tests.selection import few_of
 from tests.training import runs
 from tests.training.test_initialize import SPEC, build, load, save
-from training.checkpoints import restore_state
+from training.arrays import restore_state
 from training.ema_statistics import measure_ema
 from training.initialize import open_pretrained, plan_warm_start
 from training.manifest import read_manifest

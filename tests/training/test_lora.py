@@ -11,8 +11,9 @@ from configs.errors import UsageError
 from configs.reading.recipes import load_config
 from reporting.explanation import explain_parameters
 from tests.training import cells, runs
+from training.arrays import restore_state
 from training.best_metric import BestMetric
-from training.checkpoints import Checkpoints, find_good_step, restore_state
+from training.checkpoints import Checkpoints, find_good_step
 from training.lora import merged
 from training.parameters import sides_of
 from training.trees import flat

@@ -11,8 +11,9 @@ from configs.errors import UsageError
 from reporting.explanation import explain_parameters
 from tests.selection import few_of
 from tests.training import runs
+from training.arrays import restore_state
 from training.best_metric import BestMetric
-from training.checkpoints import Checkpoints, find_good_step, restore_state
+from training.checkpoints import Checkpoints, find_good_step
 from training.optimizers import build_optimizer, matrix_of, parameter_groups
 
 RATES = {
