@@ -6,7 +6,8 @@ python train.py --config=configs/NAME.py --show_batch
 
 Read this file from top to bottom: configuration, mesh, data, state, and the training loop.
 
-Exit status: 0 done, 1 diverged, 2 a usage error, 75 stopped by a signal after saving.
+Exit status: 0 done, 1 diverged, 2 a usage error, 14 nothing moved for `train.hang_seconds`, 75
+stopped by a signal after saving.
 """
 
 from __future__ import annotations  # Modules that need JAX are imported within functions.
@@ -35,6 +36,7 @@ from reporting.wandb_log import require_wandb
 from reporting.wording import better_step_text
 from training.divergence import Diverged
 from training.stop_signals import StopSignals
+from training.watchdog import Watchdog
 from training.workdir import WorkdirLock
 
 if TYPE_CHECKING:
@@ -128,7 +130,7 @@ def main(argv: Sequence[str]) -> int:
     with lock, StopSignals() as signals:
         run = Run(program, workdir, dataset, progress, warm_start, tuned)
         run.log.take(warnings, [*events, *warm_start.messages])
-        with contextlib.closing(run):
+        with run.watchdog, contextlib.closing(run):
             return run.go(signals)
 
 
@@ -237,7 +239,9 @@ class Run:
             initialized_from=warm_start.metadata,
             data=data_table(dataset),
         )
-        self.evaluator = make_evaluator(dataset, program, self.log, progress)
+        self.watchdog = Watchdog(config.train.hang_seconds, self.report_stall)
+        on_batch = self.watchdog.beat_again
+        self.evaluator = make_evaluator(dataset, program, self.log, progress, on_batch)
         self.step_log = StepLog(program, self.checkpoints, self.log, progress)
         rows = local_rows(program.batch_sharding, config.data.global_batch_size)
         self.batches = training_batches(config, dataset, rows)
@@ -253,6 +257,7 @@ class Run:
         from training.restore import find_checkpoint
         from training.resume import check_same_data, why_finished
 
+        self.watchdog.beat("verifying the last checkpoint")
         first, manifest = find_checkpoint(self.workdir, self.log.warn) or (0, None)
         if manifest is not None:
             self.evaluator.history = evaluations_in(manifest)
@@ -278,6 +283,7 @@ class Run:
                 return self.loop(manifest, signals, profiler)
         except Diverged as error:
             self.log.warn(str(error))
+            self.watchdog.beat("writing the report")
             samples, lines = self.evaluator.samples, self.evaluator.diagnose()
             self.log.report("diverged", self.step_log.last_step, samples=samples, diagnosis=lines)
             return 1
@@ -289,7 +295,9 @@ class Run:
         from training.resume import resumed_state
 
         if manifest is None:
+            self.watchdog.beat("making the initial state")
             return self.program.initialize(*self.warm_start.load(self.program))
+        self.watchdog.beat(f"restoring checkpoint {manifest['step']}")
         self.checkpoints.saved_step = manifest["step"]
         self.log.go_on_from(manifest["step"], manifest["history"])
         return resumed_state(manifest, self.workdir, self.program, self.log.warn)
@@ -307,6 +315,8 @@ class Run:
 
         first = 0 if manifest is None else manifest["step"]
         train, batch_size = self.config.train, self.config.data.global_batch_size
+        beat = self.watchdog.beat
+        beat(f"reading batch {first + 1}")
         example = self.batches[first]
         state = self.first_state(manifest)
         splits = split_rows(self.dataset, self.config.data)
@@ -316,9 +326,11 @@ class Run:
         stream = prefetch.stream(self.batches, first, train.steps, self.config.data.workers)
 
         for step in range(first + 1, train.steps + 1):
+            beat(f"reading batch {step}")
             with self.step_log.waiting():
                 rows = next(stream)
             train_step = self.steps.get(shapes_of(rows)) or self.compile(rows)
+            beat(f"step {step}")
             batch = put_batch(rows, self.program.batch_sharding, batch_size)
             profiler.begin(step)
             state, metrics = train_step(state, batch)
@@ -336,16 +348,19 @@ class Run:
                 with self.progress.working("saving"):
                     state = measure_ema(self.program, state, step, self.batches.__getitem__)
                     if evaluate:
+                        beat(f"evaluating after step {step}")
                         self.evaluator.evaluate(state, step)
                         last = last or self.evaluator.staleness() is not None
                     self.step_log.check_skipped(ends=last)
                     metrics = self.evaluator.metrics_at(step)
+                    beat(f"saving step {step}")
                     if stopped or last or self.checkpoints.is_due(step, metrics):
                         self.save(state, step)
                 self.step_log.restart_clock()
             if stopped or last:
                 break
 
+        beat(f"waiting until step {step} is saved")
         profiler.close()
         self.checkpoints.wait()
         if not last:
@@ -364,6 +379,7 @@ class Run:
         from data.batches import shapes_of
 
         self.step_log.drain()
+        self.watchdog.beat("compiling the train step")
         abstract = self.program.batch_shape(rows, self.config.data.global_batch_size)
         which = f" for shape {len(self.steps) + 1}" if self.steps else ""
         with self.progress.compiling(f"the train step{which}"):
@@ -396,6 +412,7 @@ class Run:
         """Write the report of a finished run, and print its samples and metrics."""
         from parallel.distributed import is_main_process
 
+        self.watchdog.beat("writing the report")
         pages = self.evaluator.finish(state)
         if better := self.checkpoints.better_than(step):
             self.log.info(better_step_text(self.checkpoints.metric.name, *better))
@@ -404,8 +421,17 @@ class Run:
             self.evaluator.print_result()
             print(f"report: {self.log.report('finished', step, **pages)}")
 
+    def report_stall(self, what: str) -> None:
+        """Say that nothing moves any more. what: what was done."""
+        seconds = self.config.train.hang_seconds
+        notify(
+            f"nothing has moved for {seconds} s: {what}. The same command goes on from the last "
+            "checkpoint"
+        )
+
     def close(self) -> None:
         """Wait until everything is on the disk."""
+        self.watchdog.beat("waiting until everything is saved")
         self.checkpoints.close()
         self.log.close()
 
