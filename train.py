@@ -6,8 +6,8 @@ python train.py --config=configs/NAME.py --show_batch
 
 Read this file from top to bottom: configuration, mesh, data, state, and the training loop.
 
-Exit status: 0 done, 1 diverged, 2 a usage error, 14 nothing moved for `train.hang_seconds`, 75
-stopped by a signal after saving.
+Exit status: 0 done, 1 diverged, 2 a usage error, 14 nothing moved for `train.hang_seconds` or a
+process did not come, 75 stopped by a signal after saving.
 """
 
 from __future__ import annotations  # Modules that need JAX are imported within functions.
@@ -30,13 +30,14 @@ from configs.reading.saved import check_workdir, with_workdir_tokenizer, write_c
 from configs.schema.rules import resolve_steps
 from data.cache import cache_dir
 from parallel.environment import enable_compilation_cache, set_environment
+from parallel.rendezvous import Absent
 from reporting.metric_log import METRICS
 from reporting.progress import Progress
 from reporting.wandb_log import require_wandb
 from reporting.wording import better_step_text
 from training.divergence import Diverged
-from training.stop_signals import StopSignals
-from training.watchdog import Watchdog
+from training.stop_signals import Stopped, StopSignals
+from training.watchdog import STALLED, Watchdog
 from training.workdir import WorkdirLock
 
 if TYPE_CHECKING:
@@ -58,6 +59,16 @@ Manifest = Mapping[str, Any]  # of a checkpoint
 
 def main(argv: Sequence[str]) -> int:
     """Run the command line `argv`. Return the exit status."""
+    with StopSignals(promise="stopping before the first step") as signals:
+        try:
+            return train(argv, signals)
+        except Absent as error:
+            notify(str(error))
+            return STALLED
+
+
+def train(argv: Sequence[str], signals: StopSignals) -> int:
+    """Run the command line `argv` to its end or to a signal. Return the exit status."""
     # ---- Configuration: until it is valid, no file is written and JAX is not started.
     arguments = parse_command_line(argv, FLAGS)
     recipe = arguments.config, arguments.overrides
@@ -88,7 +99,7 @@ def main(argv: Sequence[str]) -> int:
     from data.preparation import prepare
     from data.show import describe_batch
     from data.statistics import data_statistics
-    from parallel.distributed import initialize_distributed, is_main_process
+    from parallel.distributed import any_process, initialize_distributed, is_main_process
     from parallel.mesh import make_mesh
     from parallel.products import select_products
     from reporting.data_diagnosis import check_best_metric, check_data
@@ -97,7 +108,10 @@ def main(argv: Sequence[str]) -> int:
     from training.restore import previous_manifest
     from training.schedules import warmup_steps
 
-    initialize_distributed()
+    if not initialize_distributed(
+        seconds=config.train.hang_seconds, is_stopped=signals.is_received, notify=notify
+    ):
+        return stopped_early(signals)
     enable_compilation_cache(cache_dir(config.data))
     mesh = make_mesh(config)
     if mesh.size < jax.device_count():
@@ -107,7 +121,10 @@ def main(argv: Sequence[str]) -> int:
 
     # ---- Data.
     lines = {"warn": warnings.append, "inform": events.append}
-    dataset = prepare(with_tokenizer.data, progress=progress.preparation, **lines)
+    with contextlib.suppress(Stopped), signals.interrupting():
+        dataset = prepare(with_tokenizer.data, progress=progress.preparation, **lines)
+    if any_process(signals.is_received()):
+        return stopped_early(signals)
     if arguments.show_batch:
         for line in (*warnings, *events):
             notify(line)
@@ -127,16 +144,32 @@ def main(argv: Sequence[str]) -> int:
     program = build_program(config, dataset.spec, mesh, attention=attention, warmup=warmup)
     warm_start = make_warm_start(program, workdir, dataset)
     lock = WorkdirLock(workdir, notify) if is_main_process() else contextlib.nullcontext()
-    with lock, StopSignals() as signals:
+    with lock:
         run = Run(program, workdir, dataset, progress, warm_start, tuned)
         run.log.take(warnings, [*events, *warm_start.messages])
         with run.watchdog, contextlib.closing(run):
-            return run.go(signals)
+            try:
+                return run.go(signals)
+            except Exception as error:
+                run.stalls.end_if_others_are_gone(error)
+                raise
 
 
 def notify(text: str) -> None:
     """Print a line on standard error."""
     print(f"train.py: {text}", file=sys.stderr, flush=True)
+
+
+def stopped_early(signals: StopSignals) -> int:
+    """Say that a signal came before the first step, when there is nothing to save. Return the exit
+    status."""
+    notify(f"{stop_reason(signals)} before the first step; the same command goes on")
+    return STOPPED_AFTER_SAVING
+
+
+def stop_reason(signals: StopSignals) -> str:
+    """Return "stopped by SIGTERM", or another signal, or one to another process."""
+    return f"stopped by {signals.received or 'a signal elsewhere'}"
 
 
 def make_warm_start(program: TrainProgram, workdir: Path, dataset: Dataset) -> WarmStart:
@@ -210,6 +243,7 @@ class Run:
         from evaluate import make_evaluator
         from parallel.feeding import local_rows
         from reporting.run_log import RunLog
+        from reporting.stalls import Stalls
         from reporting.step_log import StepLog
         from training.best_metric import BestMetric
         from training.checkpoints import Checkpoints
@@ -239,7 +273,8 @@ class Run:
             initialized_from=warm_start.metadata,
             data=data_table(dataset),
         )
-        self.watchdog = Watchdog(config.train.hang_seconds, self.report_stall)
+        self.stalls = Stalls(config.train.hang_seconds, notify)
+        self.watchdog = Watchdog(config.train.hang_seconds, self.stalls.report)
         on_batch = self.watchdog.beat_again
         self.evaluator = make_evaluator(dataset, program, self.log, progress, on_batch)
         self.step_log = StepLog(program, self.checkpoints, self.log, progress)
@@ -323,6 +358,10 @@ class Run:
         summary = summarize_start(self.program, example, self.dataset.splits["train"], splits)
         self.log.start(summary, first_step=first)
         self.compile(example)
+        beat("waiting for the other processes")
+        if any_process(signals.is_received()):
+            return stopped_early(signals)
+        signals.promise = "saving at the end of this step, then stopping"
         stream = prefetch.stream(self.batches, first, train.steps, self.config.data.workers)
 
         for step in range(first + 1, train.steps + 1):
@@ -340,7 +379,7 @@ class Run:
             self.step_log.push(step, metrics, rows)
             self.checkpoints.check()
 
-            stopped = any_process(signals.received is not None)
+            stopped = any_process(signals.is_received())
             last = step == train.steps
             evaluate = last or step % train.evaluate_every_steps == 0
             if evaluate or stopped or step % self.config.checkpoint.every_steps == 0:
@@ -364,7 +403,7 @@ class Run:
         profiler.close()
         self.checkpoints.wait()
         if not last:
-            stop = f"stopped by {signals.received or 'a signal elsewhere'}"
+            stop = stop_reason(signals)
             self.log.info(f"{stop} after saving step {step}; the same command goes on")
             self.log.report(stop, step, samples=self.evaluator.samples)
             return STOPPED_AFTER_SAVING
@@ -420,14 +459,6 @@ class Run:
         if is_main_process():
             self.evaluator.print_result()
             print(f"report: {self.log.report('finished', step, **pages)}")
-
-    def report_stall(self, what: str) -> None:
-        """Say that nothing moves any more. what: what was done."""
-        seconds = self.config.train.hang_seconds
-        notify(
-            f"nothing has moved for {seconds} s: {what}. The same command goes on from the last "
-            "checkpoint"
-        )
 
     def close(self) -> None:
         """Wait until everything is on the disk."""
