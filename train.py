@@ -13,6 +13,8 @@ process did not come, 75 stopped by a signal after saving.
 from __future__ import annotations  # Modules that need JAX are imported within functions.
 
 import contextlib
+import os
+import socket
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -258,6 +260,7 @@ class Run:
             keep_best=config.checkpoint.keep_best,
             metric=BestMetric.of(config),
             also_sync=[workdir / METRICS],
+            on_saved=lambda step: self.log.event("saved", step),
         )
         validation = dataset.splits.get("validation")
         self.log = RunLog(
@@ -273,7 +276,7 @@ class Run:
             initialized_from=warm_start.metadata,
             data=data_table(dataset),
         )
-        self.stalls = Stalls(config.train.hang_seconds, notify)
+        self.stalls = Stalls(self.log, config.train.hang_seconds, self.last_step, notify)
         self.watchdog = Watchdog(config.train.hang_seconds, self.stalls.report)
         on_batch = self.watchdog.beat_again
         self.evaluator = make_evaluator(dataset, program, self.log, progress, on_batch)
@@ -293,12 +296,22 @@ class Run:
         from training.resume import check_same_data, why_finished
 
         self.watchdog.beat("verifying the last checkpoint")
-        first, manifest = find_checkpoint(self.workdir, self.log.warn) or (0, None)
+        found = list[str]()
+
+        def warn(text: str) -> None:
+            found.append(text)
+            self.log.warn(text)
+
+        first, manifest = find_checkpoint(self.workdir, warn) or (0, None)
         if manifest is not None:
             self.evaluator.history = evaluations_in(manifest)
         if reason := why_finished(self.config, self.workdir, first, self.evaluator.staleness()):
             notify(reason)
             return 0
+        self.log.event("started", first, f"process {os.getpid()} on {socket.gethostname()}")
+        for text in found:
+            if "is not used" in text:
+                self.log.event("fell_back", first, text)
         for warning in warnings_of(self.config, self.program.warmup_steps):
             self.log.warn(warning)
         if message := self.checkpoints.metric.not_compared(self.evaluator.history):
@@ -317,6 +330,7 @@ class Run:
             with contextlib.closing(profiler):
                 return self.loop(manifest, signals, profiler)
         except Diverged as error:
+            self.log.event("diverged", self.step_log.last_step, str(error))
             self.log.warn(str(error))
             self.watchdog.beat("writing the report")
             samples, lines = self.evaluator.samples, self.evaluator.diagnose()
@@ -360,6 +374,7 @@ class Run:
         self.compile(example)
         beat("waiting for the other processes")
         if any_process(signals.is_received()):
+            self.log.event("signal", first, stop_reason(signals))
             return stopped_early(signals)
         signals.promise = "saving at the end of this step, then stopping"
         stream = prefetch.stream(self.batches, first, train.steps, self.config.data.workers)
@@ -404,6 +419,7 @@ class Run:
         self.checkpoints.wait()
         if not last:
             stop = stop_reason(signals)
+            self.log.event("signal", step, stop)
             self.log.info(f"{stop} after saving step {step}; the same command goes on")
             self.log.report(stop, step, samples=self.evaluator.samples)
             return STOPPED_AFTER_SAVING
@@ -456,9 +472,14 @@ class Run:
         if better := self.checkpoints.better_than(step):
             self.log.info(better_step_text(self.checkpoints.metric.name, *better))
         self.progress.stop()
+        self.log.event("finished", step)
         if is_main_process():
             self.evaluator.print_result()
             print(f"report: {self.log.report('finished', step, **pages)}")
+
+    def last_step(self) -> int:
+        """Return the number of steps that are known to be done."""
+        return max(0, self.step_log.last_step, self.checkpoints.saved_step)
 
     def close(self) -> None:
         """Wait until everything is on the disk."""

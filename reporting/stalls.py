@@ -4,18 +4,27 @@ import os
 from collections.abc import Callable
 
 from parallel.roll_call import RollCall, is_loss
+from reporting.run_log import RunLog
 from training.watchdog import STALLED
 
 
 class Stalls:
-    """Reports the stalls of a run to the user.
+    """Reports the stalls of a run: to the user, and in its log of events.
 
     seconds: how long nothing moves before it is a stall.
+    last_step(): returns the number of steps done.
     notify: prints a line. The log itself may be what hangs, so that it does not print this one.
     """
 
-    def __init__(self, seconds: int | None, notify: Callable[[str], None]):
-        self._seconds, self._notify = seconds, notify
+    def __init__(
+        self,
+        log: RunLog,
+        seconds: int | None,
+        last_step: Callable[[], int],
+        notify: Callable[[str], None],
+    ):
+        self._log, self._seconds = log, seconds
+        self._last_step, self._notify = last_step, notify
 
     def report(self, what: str) -> None:
         """Say that nothing moves any more, and which processes do not answer. The process must end
@@ -39,3 +48,4 @@ class Stalls:
 
     def _say(self, text: str) -> None:
         self._notify(f"{text}. The same command goes on from the last checkpoint")
+        self._log.event("stalled", self._last_step(), text)

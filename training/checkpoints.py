@@ -55,6 +55,7 @@ class Checkpoints:
         none.
     also_sync: files outside the step folders that are synced to the disk before a step counts as
         saved.
+    on_saved: called, in another thread, with each step that counts as saved.
 
     Only one run may write to a folder: hold the lock of its workdir.
     """
@@ -68,8 +69,10 @@ class Checkpoints:
         keep_best: int,
         metric: BestMetric,
         also_sync: Sequence[Path] = (),
+        on_saved: Callable[[int], None] = lambda step: None,
     ):
         self._folder, self._also_sync = folder.absolute(), also_sync
+        self._on_saved = on_saved
         self._every_steps = every_steps
         self._keep_last, self._keep_best = keep_last, keep_best
         self.metric, self.saved_step = metric, -1
@@ -161,6 +164,7 @@ class Checkpoints:
         self._checkpointer.wait_until_finished()
         if jax.process_index() == 0:
             write_manifest(self._folder / str(step), contents, also_sync=self._also_sync)
+            self._on_saved(step)
             self._retain()
 
     def _retain(self) -> None:
