@@ -1,6 +1,7 @@
 # The commands of a user: `make train`, `make test`, `make setup`; `make test-full` for longer tests,
-# `make test-server` for a server under attack, `make parity` for those against PyTorch, `make
-# bench-quick` for the speed of a change; for accelerators `make tpu-check`, `make gpu-run`.
+# `make faults` for runs that are killed, stopped and damaged, `make test-server` for a server under
+# attack, `make parity` for those against PyTorch, `make bench-quick` for the speed of a change; for
+# accelerators `make tpu-check`, `make gpu-run`.
 # A set-up is done once, in steps: what training needs; then the server's libraries and the tools
 # of developers; then what single targets add. A file for each step, such as `.venv/.ready`, says
 # that it is complete.
@@ -14,7 +15,7 @@ DEV    := $(VENV)/.dev
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 WORKDIR ?= runs/python_stdlib
 
-.PHONY: setup train test test-full test-server parity bench-quick lint tpu-check gpu-run gpu-check bench-gpu wheels golden clean-venv
+.PHONY: setup train test test-full faults test-server parity bench-quick lint tpu-check gpu-run gpu-check bench-gpu wheels golden clean-venv
 
 setup: $(DEV)
 
@@ -42,7 +43,12 @@ test: $(DEV) lint
 # benchmarks at toy size; workdirs of earlier, which evaluate to the same figures; the tests of each
 # room that are marked as `full`. PART=2/3: the second third of the tests.
 test-full: $(DEV)
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m full --ignore=tests/parity --ignore=tests/long --ignore=tests/benchmarks/test_train_step.py $(if $(PART),--part=$(PART))
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m full --ignore=tests/parity --ignore=tests/long --ignore=tests/faults --ignore=tests/benchmarks/test_train_step.py $(if $(PART),--part=$(PART))
+
+# Kills, signals, hangs, damage, power cuts, lost hosts: each case resumes twice, and says what it did
+# and found. PART=2/3: the second third of those that `make test` leaves out.
+faults: $(DEV)
+	$(BIN)/python -m pytest -n 2 --dist worksteal tests/faults $(if $(PART),-m full --part=$(PART))
 
 # A server under attack, and after it; 500 random requests to each route; the web page in a browser,
 # where Chromium is installed.

@@ -28,7 +28,7 @@ only the first one prints and writes. The default split is `test` if there is on
 
 import math
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -209,12 +209,14 @@ def measure_split(
     keep: Collection[str] | None,
     batch_predictor: "BatchPredictor | None",
     most_answers: int | None = None,
+    on_batch: Callable[[], None] = lambda: None,
 ) -> tuple[dict[str, float], dict[str, Any]]:
     """Evaluate a split in batches; each process evaluates its own rows.
 
     Returns the metrics and the outputs per example, as `evaluate_split` does.
 
     keep, batch_predictor, most_answers: as in `evaluate_split`.
+    on_batch: called before each batch.
     """
     from data.evaluation_batches import EvaluationBatches
     from inference.evaluation import evaluate_split
@@ -226,7 +228,7 @@ def measure_split(
         model_def,
         params,
         statistics,
-        partial(EvaluationBatches, split, size, rows),
+        partial(EvaluationBatches, split, size, rows, on_batch=on_batch),
         coded_bytes=split.coded_bytes,
         keep=keep,
         batch_predictor=batch_predictor,
@@ -235,9 +237,14 @@ def measure_split(
 
 
 def make_evaluator(
-    dataset: "Dataset", program: "TrainProgram", log: "RunLog", progress: "Progress"
+    dataset: "Dataset",
+    program: "TrainProgram",
+    log: "RunLog",
+    progress: "Progress",
+    on_batch: Callable[[], None],
 ) -> "Evaluator":
-    """Build the object that evaluates a run of train.py during training."""
+    """Build the object that evaluates a run of train.py during training. on_batch: called before
+    each batch of an evaluation."""
     import jax
 
     from data.batches import training_batches
@@ -263,7 +270,9 @@ def make_evaluator(
         progress,
         splits=dataset.splits,
         classes=dataset.spec.classes,
-        measure_split=partial(measure_split, batch_predictor=predictor.batch_predictor),
+        measure_split=partial(
+            measure_split, batch_predictor=predictor.batch_predictor, on_batch=on_batch
+        ),
         sample=sample,
         examples=partial(ExampleViewer, dataset),
         batch=training_batches(config, dataset, rows=None).__getitem__,

@@ -6,12 +6,15 @@ python train.py --config=configs/NAME.py --show_batch
 
 Read this file from top to bottom: configuration, mesh, data, state, and the training loop.
 
-Exit status: 0 done, 1 diverged or not saved, 2 a usage error, 75 stopped by a signal after saving.
+Exit status: 0 done, 1 diverged or not saved, 2 a usage error, 14 nothing moved for
+`train.hang_seconds` or a process did not come, 75 stopped by a signal after saving.
 """
 
 from __future__ import annotations  # Modules that need JAX are imported within functions.
 
 import contextlib
+import os
+import socket
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,12 +32,14 @@ from configs.reading.saved import check_workdir, with_workdir_tokenizer, write_c
 from configs.schema.rules import resolve_steps
 from data.cache import cache_dir
 from parallel.environment import enable_compilation_cache, set_environment
+from parallel.rendezvous import Absent
 from reporting.metric_log import METRICS
 from reporting.progress import Progress
 from reporting.wandb_log import require_wandb
 from reporting.wording import better_step_text
 from training.divergence import Diverged
-from training.stop_signals import StopSignals
+from training.stop_signals import Stopped, StopSignals
+from training.watchdog import STALLED, Watchdog
 from training.workdir import WorkdirLock
 
 if TYPE_CHECKING:
@@ -56,6 +61,16 @@ Manifest = Mapping[str, Any]  # of a checkpoint
 
 def main(argv: Sequence[str]) -> int:
     """Run the command line `argv`. Return the exit status."""
+    with StopSignals(promise="stopping before the first step") as signals:
+        try:
+            return train(argv, signals)
+        except Absent as error:
+            notify(str(error))
+            return STALLED
+
+
+def train(argv: Sequence[str], signals: StopSignals) -> int:
+    """Run the command line `argv` to its end or to a signal. Return the exit status."""
     # ---- Configuration: until it is valid, no file is written and JAX is not started.
     arguments = parse_command_line(argv, FLAGS)
     recipe = arguments.config, arguments.overrides
@@ -86,7 +101,7 @@ def main(argv: Sequence[str]) -> int:
     from data.preparation import prepare
     from data.show import describe_batch
     from data.statistics import data_statistics
-    from parallel.distributed import initialize_distributed, is_main_process
+    from parallel.distributed import any_process, initialize_distributed, is_main_process
     from parallel.mesh import make_mesh
     from parallel.products import select_products
     from reporting.data_diagnosis import check_best_metric, check_data
@@ -95,7 +110,10 @@ def main(argv: Sequence[str]) -> int:
     from training.restore import previous_manifest
     from training.schedules import warmup_steps
 
-    initialize_distributed()
+    if not initialize_distributed(
+        seconds=config.train.hang_seconds, is_stopped=signals.is_received, notify=notify
+    ):
+        return stopped_early(signals)
     enable_compilation_cache(cache_dir(config.data))
     mesh = make_mesh(config)
     if mesh.size < jax.device_count():
@@ -105,7 +123,10 @@ def main(argv: Sequence[str]) -> int:
 
     # ---- Data.
     lines = {"warn": warnings.append, "inform": events.append}
-    dataset = prepare(with_tokenizer.data, progress=progress.preparation, **lines)
+    with contextlib.suppress(Stopped), signals.interrupting():
+        dataset = prepare(with_tokenizer.data, progress=progress.preparation, **lines)
+    if any_process(signals.is_received()):
+        return stopped_early(signals)
     if arguments.show_batch:
         for line in (*warnings, *events):
             notify(line)
@@ -125,16 +146,32 @@ def main(argv: Sequence[str]) -> int:
     program = build_program(config, dataset.spec, mesh, attention=attention, warmup=warmup)
     warm_start = make_warm_start(program, workdir, dataset)
     lock = WorkdirLock(workdir, notify) if is_main_process() else contextlib.nullcontext()
-    with lock, StopSignals() as signals:
+    with lock:
         run = Run(program, workdir, dataset, progress, warm_start, tuned)
         run.log.take(warnings, [*events, *warm_start.messages])
-        with contextlib.closing(run):
-            return run.go(signals)
+        with run.watchdog, contextlib.closing(run):
+            try:
+                return run.go(signals)
+            except Exception as error:
+                run.stalls.end_if_others_are_gone(error)
+                raise
 
 
 def notify(text: str) -> None:
     """Print a line on standard error."""
     print(f"train.py: {text}", file=sys.stderr, flush=True)
+
+
+def stopped_early(signals: StopSignals) -> int:
+    """Say that a signal came before the first step, when there is nothing to save. Return the exit
+    status."""
+    notify(f"{stop_reason(signals)} before the first step; the same command goes on")
+    return STOPPED_AFTER_SAVING
+
+
+def stop_reason(signals: StopSignals) -> str:
+    """Return "stopped by SIGTERM", or another signal, or one to another process."""
+    return f"stopped by {signals.received or 'a signal elsewhere'}"
 
 
 def make_warm_start(program: TrainProgram, workdir: Path, dataset: Dataset) -> WarmStart:
@@ -208,6 +245,7 @@ class Run:
         from evaluate import make_evaluator
         from parallel.feeding import local_rows
         from reporting.run_log import RunLog
+        from reporting.stalls import Stalls
         from reporting.step_log import StepLog
         from training.best_metric import BestMetric
         from training.checkpoints import Checkpoints
@@ -237,9 +275,13 @@ class Run:
             metric=BestMetric.of(config),
             also_sync=[workdir / METRICS],
             max_failures=config.checkpoint.max_failed_saves,
+            on_saved=lambda step: self.log.event("saved", step),
             warn=self.log.warn,
         )
-        self.evaluator = make_evaluator(dataset, program, self.log, progress)
+        self.stalls = Stalls(self.log, config.train.hang_seconds, self.last_step, notify)
+        self.watchdog = Watchdog(config.train.hang_seconds, self.stalls.report)
+        on_batch = self.watchdog.beat_again
+        self.evaluator = make_evaluator(dataset, program, self.log, progress, on_batch)
         self.step_log = StepLog(program, self.checkpoints, self.log, progress)
         rows = local_rows(program.batch_sharding, config.data.global_batch_size)
         self.batches = training_batches(config, dataset, rows)
@@ -256,12 +298,23 @@ class Run:
         from training.restore import find_checkpoint
         from training.resume import check_same_data, why_finished
 
-        first, manifest = find_checkpoint(self.workdir, self.log.warn) or (0, None)
+        self.watchdog.beat("verifying the last checkpoint")
+        found = list[str]()
+
+        def warn(text: str) -> None:
+            found.append(text)
+            self.log.warn(text)
+
+        first, manifest = find_checkpoint(self.workdir, warn) or (0, None)
         if manifest is not None:
             self.evaluator.history = evaluations_in(manifest)
         if reason := why_finished(self.config, self.workdir, first, self.evaluator.staleness()):
             notify(reason)
             return 0
+        self.log.event("started", first, f"process {os.getpid()} on {socket.gethostname()}")
+        for text in found:
+            if "is not used" in text:
+                self.log.event("fell_back", first, text)
         for warning in warnings_of(self.config, self.program.warmup_steps):
             self.log.warn(warning)
         if message := self.checkpoints.metric.not_compared(self.evaluator.history):
@@ -280,7 +333,9 @@ class Run:
             with contextlib.closing(profiler):
                 return self.loop(manifest, signals, profiler)
         except Diverged as error:
+            self.log.event("diverged", self.step_log.last_step, str(error))
             self.log.warn(str(error))
+            self.watchdog.beat("writing the report")
             samples, lines = self.evaluator.samples, self.evaluator.diagnose()
             self.log.report("diverged", self.step_log.last_step, samples=samples, diagnosis=lines)
             return 1
@@ -295,7 +350,9 @@ class Run:
         from training.resume import resumed_state
 
         if manifest is None:
+            self.watchdog.beat("making the initial state")
             return self.program.initialize(*self.warm_start.load(self.program))
+        self.watchdog.beat(f"restoring checkpoint {manifest['step']}")
         self.checkpoints.saved_step = manifest["step"]
         self.log.go_on_from(manifest["step"], manifest["history"])
         return resumed_state(manifest, self.workdir, self.program, self.log.warn)
@@ -313,18 +370,27 @@ class Run:
 
         first = 0 if manifest is None else manifest["step"]
         train, batch_size = self.config.train, self.config.data.global_batch_size
+        beat = self.watchdog.beat
+        beat(f"reading batch {first + 1}")
         example = self.batches[first]
         state = self.first_state(manifest)
         splits = split_rows(self.dataset, self.config.data)
         summary = summarize_start(self.program, example, self.dataset.splits["train"], splits)
         self.log.start(summary, first_step=first)
         self.compile(example)
+        beat("waiting for the other processes")
+        if any_process(signals.is_received()):
+            self.log.event("signal", first, stop_reason(signals))
+            return stopped_early(signals)
+        signals.promise = "saving at the end of this step, then stopping"
         stream = prefetch.stream(self.batches, first, train.steps, self.config.data.workers)
 
         for step in range(first + 1, train.steps + 1):
+            beat(f"reading batch {step}")
             with self.step_log.waiting():
                 rows = next(stream)
             train_step = self.steps.get(shapes_of(rows)) or self.compile(rows)
+            beat(f"step {step}")
             batch = put_batch(rows, self.program.batch_sharding, batch_size)
             profiler.begin(step)
             state, metrics = train_step(state, batch)
@@ -334,7 +400,7 @@ class Run:
             self.step_log.push(step, metrics, rows)
             self.checkpoints.check()
 
-            stopped = any_process(signals.received is not None)
+            stopped = any_process(signals.is_received())
             last = step == train.steps
             evaluate = last or step % train.evaluate_every_steps == 0
             if evaluate or stopped or step % self.config.checkpoint.every_steps == 0:
@@ -342,20 +408,24 @@ class Run:
                 with self.progress.working("saving"):
                     state = measure_ema(self.program, state, step, self.batches.__getitem__)
                     if evaluate:
+                        beat(f"evaluating after step {step}")
                         self.evaluator.evaluate(state, step)
                         last = last or self.evaluator.staleness() is not None
                     self.step_log.check_skipped(ends=last)
                     metrics = self.evaluator.metrics_at(step)
+                    beat(f"saving step {step}")
                     if stopped or last or self.checkpoints.is_due(step, metrics):
                         self.save(state, step)
                 self.step_log.restart_clock()
             if stopped or last:
                 break
 
+        beat(f"waiting until step {step} is saved")
         profiler.close()
         self.checkpoints.require(step)
         if not last:
-            stop = f"stopped by {signals.received or 'a signal elsewhere'}"
+            stop = stop_reason(signals)
+            self.log.event("signal", step, stop)
             self.log.info(f"{stop} after saving step {step}; the same command goes on")
             self.log.report(stop, step, samples=self.evaluator.samples)
             return STOPPED_AFTER_SAVING
@@ -370,6 +440,7 @@ class Run:
         from data.batches import shapes_of
 
         self.step_log.drain()
+        self.watchdog.beat("compiling the train step")
         abstract = self.program.batch_shape(rows, self.config.data.global_batch_size)
         which = f" for shape {len(self.steps) + 1}" if self.steps else ""
         with self.progress.compiling(f"the train step{which}"):
@@ -402,16 +473,23 @@ class Run:
         """Write the report of a finished run, and print its samples and metrics."""
         from parallel.distributed import is_main_process
 
+        self.watchdog.beat("writing the report")
         pages = self.evaluator.finish(state)
         if better := self.checkpoints.better_than(step):
             self.log.info(better_step_text(self.checkpoints.metric.name, *better))
         self.progress.stop()
+        self.log.event("finished", step)
         if is_main_process():
             self.evaluator.print_result()
             print(f"report: {self.log.report('finished', step, **pages)}")
 
+    def last_step(self) -> int:
+        """Return the number of steps that are known to be done."""
+        return max(0, self.step_log.last_step, self.checkpoints.saved_step)
+
     def close(self) -> None:
         """Wait until everything is on the disk."""
+        self.watchdog.beat("waiting until everything is saved")
         self.checkpoints.close()
         self.log.close()
 

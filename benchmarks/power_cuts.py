@@ -111,15 +111,15 @@ def cut_and_resume(made: Disk, text: Path, moments: random.Random) -> tuple[int,
     """
     workdir = made.folder / "run"
     with _training(made, text) as process:
-        first = _newest(workdir)
+        first = newest(workdir)
         deadline = time.monotonic() + PATIENCE
-        while _newest(workdir) == first:
+        while newest(workdir) == first:
             if process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"no step was saved: status {process.poll()}")
             time.sleep(0.005)
         time.sleep(moments.uniform(0, 2))
         # Read before the cut: later, a newer step may be finished, too.
-        finished = _newest(workdir)
+        finished = newest(workdir)
         made.cut_power()
     made.unmount()
     made.mount()
@@ -148,7 +148,7 @@ def _training(made: Disk, text: Path, log: Path | None = None) -> Iterator[subpr
             process.wait()
 
 
-def _newest(workdir: Path) -> int:
+def newest(workdir: Path) -> int:
     """Return the newest step with a manifest; -1 if there is none."""
     found = (path.parent.name for path in workdir.glob("checkpoints/*/manifest.json"))
     return max((int(name) for name in found if name.isdecimal()), default=-1)

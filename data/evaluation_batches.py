@@ -1,6 +1,6 @@
 """Batches for one evaluation, which reads each example of a split once."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -20,6 +20,7 @@ class EvaluationBatches:
 
     rows: the rows of each global batch that this process reads; None for all.
     most: the maximum number of examples; None for all.
+    on_batch: called before each batch.
 
     The last batch is filled up with rows of weight 0.
     """
@@ -28,6 +29,7 @@ class EvaluationBatches:
     global_batch_size: int
     rows: slice | None
     most: int | None = None
+    on_batch: Callable[[], None] = lambda: None
 
     @cached_property
     def order(self) -> NDArray[np.int64]:
@@ -43,4 +45,6 @@ class EvaluationBatches:
             examples=self.order,
             rows=self.rows,
         )
-        return stream(batches, 0, len(batches), 0)
+        for batch in stream(batches, 0, len(batches), 0):
+            self.on_batch()
+            yield batch

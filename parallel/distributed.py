@@ -3,33 +3,85 @@
 import functools
 import os
 import sys
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
+from configs.errors import UsageError
+from parallel.rendezvous import Rendezvous
 
-def initialize_distributed() -> None:
-    """Join the processes of one run; do nothing if there is only one.
+MEETING_SECONDS = 300.0
+"""How long a process waits for the others, unless the caller says otherwise."""
+
+
+class _Place(NamedTuple):
+    """A process's place in a run, as the arguments of `jax.distributed.initialize` say it."""
+
+    coordinator_address: str
+    num_processes: int
+    process_id: int
+    local_device_ids: Sequence[int] | None
+
+
+def initialize_distributed(
+    *,
+    seconds: float | None = MEETING_SECONDS,
+    is_stopped: Callable[[], bool] = lambda: False,
+    notify: Callable[[str], None] = lambda text: None,
+) -> bool:
+    """Join the processes of one run, once all are there. Do nothing if there is only one. Return
+    False if one of them was told to stop before.
 
     JAX finds the processes itself under SLURM (more than one task), Kubernetes (an indexed job) and
     on Cloud TPU (more than one worker). Elsewhere set `JAX_COORDINATOR_ADDRESS` (host:port),
     `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`. Call this before any other use of JAX.
+
+    seconds, is_stopped, notify: as in `Rendezvous`.
+
+    Raises `Absent` if a process does not come in time.
     """
+    place = _find_place()
+    if place is None or place.num_processes == 1:
+        return True
+    address, count, index, _ = place
+    if not Rendezvous(address, count, seconds, is_stopped, notify).meet(index):
+        return False
+    # JAX's handler of SIGTERM would take the place of ours.
+    jax.config.update("jax_enable_preemption_service", False)
+    jax.distributed.initialize(**place._asdict())
+    _keep_output_clean()
+    return True
+
+
+def _find_place() -> _Place | None:
+    """Return the place of this process; None if it is alone."""
     environment = os.environ
     if "JAX_NUM_PROCESSES" in environment:
-        jax.distributed.initialize(
-            coordinator_address=environment["JAX_COORDINATOR_ADDRESS"],
-            num_processes=int(environment["JAX_NUM_PROCESSES"]),
-            process_id=int(environment["JAX_PROCESS_ID"]),
+        return _Place(
+            environment["JAX_COORDINATOR_ADDRESS"],
+            int(environment["JAX_NUM_PROCESSES"]),
+            int(environment["JAX_PROCESS_ID"]),
+            None,
         )
-        _keep_output_clean()
-    elif (
+    if (
         int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1
         or ("KUBERNETES_SERVICE_HOST" in environment and "JOB_COMPLETION_INDEX" in environment)
         or "," in environment.get("TPU_WORKER_HOSTNAMES", "")
     ):
-        jax.distributed.initialize()
-        _keep_output_clean()
+        from jax._src.clusters import ClusterEnv  # JAX has no public name for it.
+
+        address, count, index, devices = ClusterEnv.auto_detect_unset_distributed_params(
+            None, None, None, None, None, int(MEETING_SECONDS)
+        )
+        if address is None or count is None or index is None:
+            raise UsageError(
+                "this looks like one of several processes, but JAX does not find the others: set "
+                "JAX_COORDINATOR_ADDRESS (host:port), JAX_NUM_PROCESSES and JAX_PROCESS_ID"
+            )
+        return _Place(address, count, index, devices)
+    return None
 
 
 def _keep_output_clean() -> None:

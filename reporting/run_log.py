@@ -1,12 +1,15 @@
-"""Shows the messages of a run, and writes its metrics and its report."""
+"""Shows the messages of a run, and writes its metrics, its events and its report."""
 
 import time
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from configs.files import make_folder, write_durably
 from configs.schema.config import Config
+from reporting.event_log import EventLog, read_events
+from reporting.goodput import goodput
 from reporting.metric_log import MetricLog, read_metrics
 from reporting.progress import Progress
 from reporting.start_summary import Rows, aligned
@@ -43,6 +46,8 @@ class RunLog:
         self._config, self._workdir, self._progress = config, workdir, progress
         self._metadata, self._tuned, self._pages = metadata, tuned, pages
         self._logs: list[MetricLog | WandbLog] = []
+        self._event_log: EventLog | None = None
+        self._early_events: list[tuple[str, int, str]] = []
         self._warnings: list[str] = []
         self._events: list[str] = []
         self._warned: set[str] = set()  # since this start; `_warnings` also has older ones
@@ -51,8 +56,11 @@ class RunLog:
         self._started = time.monotonic()
 
     def open(self, first_step: int) -> None:
-        """Open metrics.jsonl, TensorBoard and, if configured, Weights & Biases for the steps after
-        `first_step`."""
+        """Open the log of events, and the logs of metrics (metrics.jsonl, TensorBoard and, if
+        configured, Weights & Biases) for the steps after `first_step`."""
+        self._event_log = EventLog(self._workdir)
+        for event in self._early_events:
+            self._event_log.write(*event)
         self._logs.append(MetricLog(self._workdir, first_step=first_step, notify=self.warn))
         if self._config.train.wandb_project is not None:
             self._logs.append(WandbLog(self._config, self._workdir, self.info))
@@ -67,6 +75,14 @@ class RunLog:
         """Show an event above the progress bar, and list it in the report."""
         self._events.append(text)
         self._progress.note(text)
+
+    def event(self, event: str, step: int, what: str = "") -> None:
+        """Write an event (`reporting.event_log`) to events.jsonl, if need be once it is open. Any
+        thread may call this."""
+        if self._event_log is not None:
+            self._event_log.write(event, step, what)
+        else:
+            self._early_events.append((event, step, what))
 
     def take(self, warnings: Sequence[str], events: Sequence[str]) -> None:
         """Show and store messages from before this log was created."""
@@ -125,6 +141,7 @@ class RunLog:
         self._warnings = _joined(history["notices"], self._warnings)
         # Older checkpoints have no events: they kept them among the notices.
         self._events = _joined(history.get("events", ()), self._events)
+        self.event("resumed", step, f"from checkpoint {step}")
         self.info(f"going on from checkpoint {step}")
 
     def report(
@@ -158,6 +175,9 @@ class RunLog:
             summary["tokens"] = examples * self._metadata["tokens_per_example"]
         if self._metadata.get("gzip_bits_per_byte") is not None:
             summary["gzip_bits_per_byte"] = self._metadata["gzip_bits_per_byte"]
+        metrics, now = self.read_metrics(), datetime.now(UTC)
+        if (share := goodput(metrics, read_events(self._workdir), now)) is not None:
+            summary["goodput"] = share
         if test is not None:
             summary["test"] = test
         diagnosis = [f"{PREFIX}{line}" for line in pages.get("diagnosis", ())]
@@ -171,7 +191,7 @@ class RunLog:
             summary=summary,
             config=self._config,
             environment=environment(self._tuned),
-            metrics=self.read_metrics(),
+            metrics=metrics,
             warnings=[line for line in self._warnings if line not in diagnosis],
             events=self._events,
             **self._pages,
@@ -182,6 +202,9 @@ class RunLog:
         """Flush and close all logs."""
         for log in self._logs:
             log.close()
+        if self._event_log is not None:
+            event_log, self._event_log = self._event_log, None
+            event_log.close()
 
     def _seconds(self) -> float:
         return self._seconds_before + time.monotonic() - self._started

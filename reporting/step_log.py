@@ -84,6 +84,7 @@ class StepLog:
             skipped = self._skipped = int(metrics.pop("skipped"))
             metrics.pop("weight")
             if skipped:
+                self._log.event("skipped", step, f"{skipped} in a row")
                 self._log.warn(
                     f"step {step} is passed over: its loss, gradient or update is not finite "
                     f"({skipped} in a row)"

@@ -65,6 +65,7 @@ class Checkpoints:
     also_sync: files outside the step folders that are synced to the disk before a step counts as
         saved.
     max_failures: how many saves in a row may fail: then the run has to end.
+    on_saved: called, in another thread, with each step that counts as saved.
     warn: called with a message about a save that failed, and about a step that can't be deleted.
 
     A save that fails for want of room, or because the disk fails, is told by the next call of
@@ -82,9 +83,11 @@ class Checkpoints:
         metric: BestMetric,
         also_sync: Sequence[Path] = (),
         max_failures: int = 1,
+        on_saved: Callable[[int], None] = lambda step: None,
         warn: Callable[[str], None] = lambda text: None,
     ):
         self._folder, self._also_sync = folder.absolute(), also_sync
+        self._on_saved = on_saved
         self._every_steps = every_steps
         self._keep_last, self._keep_best = keep_last, keep_best
         self.metric, self.saved_step = metric, -1
@@ -239,6 +242,7 @@ class Checkpoints:
                 remove_unfinished(folder)
                 return failure, []
             self._last_size = sum(map(bytes_on_disk, hashes))
+            self._on_saved(step)
             return None, self._retain()
 
         return step, *agree("save", {"written": written, "failure": failure}, conclude)

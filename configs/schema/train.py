@@ -143,6 +143,14 @@ class Train(Settings):
         unit="steps",
         mutable_on_resume=True,
     )
+    hang_seconds: Count | None = field(
+        1800,
+        "The run ends with an error if nothing moves for this long: no step, batch, save or other "
+        "process. The longest compilation must be shorter. none: no limit.",
+        unit="seconds",
+        mutable_on_resume=True,
+        aliases=("ddp_timeout", "hang_timeout", "watchdog_timeout", "watchdog_seconds"),
+    )
     log_batch_crc32: bool = field(
         False,
         "Whether metrics.jsonl contains the CRC-32 of each logged batch, to check which data was "

@@ -60,6 +60,7 @@ class Summary(TypedDict, total=False):
     seconds: Required[float]
     examples: int  # Consumed in training.
     tokens: int  # Consumed in training, for data with tokens.
+    goodput: float  # Share of the time since the first start (`reporting.goodput`).
     gzip_bits_per_byte: float  # The validation split's files, each compressed alone.
     test: Mapping[str, float]  # Metrics of the test split, if there is one.
 
@@ -173,6 +174,8 @@ def _headlines(
         done += f" of {summary['steps']:,}"
     yield "Steps", done, ", ".join(consumed)
     yield "Time", seconds_text(summary["seconds"]), _median_rate(metrics)
+    if "goodput" in summary:
+        yield "Goodput", percent_text(summary["goodput"]), "of the time, in steps that counted"
     yield "Parameters", count_text(summary["parameters"]), config.model.architecture
 
 

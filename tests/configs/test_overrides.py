@@ -95,6 +95,7 @@ SETTABLE = {
     "train.ema_decay": ({}, ".999", 0.999),
     "train.stop_after_evaluations": ({}, "3", 3),
     "train.max_skipped_steps": ({}, "1", 1),
+    "train.hang_seconds": ({}, "60", 60),
     "train.log_batch_crc32": ({}, "true", True),
     "train.tune_environment": ({}, "false", False),
     "train.matrix_products": ({}, "onednn", "onednn"),

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from training import stop_signals
-from training.stop_signals import StopSignals
+from training.stop_signals import Stopped, StopSignals
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 300  # seconds: what is waited for comes at once, unless the machine is busy
@@ -112,6 +112,38 @@ def test_another_kind_of_signal_is_no_second_one(capfd):
         signal.raise_signal(signal.SIGTERM)  # seen when it returns, and told before the end
         assert signals.received == "SIGINT"
     assert "SIGTERM: saving" in capfd.readouterr().err
+
+
+def test_a_block_that_may_be_left_is_left_at_once_and_cleans_up_undisturbed():
+    with StopSignals() as signals:
+        cleaned_up = False
+        with pytest.raises(Stopped), signals.interrupting():
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(PATIENCE)
+            finally:
+                signal.raise_signal(signal.SIGINT)
+                cleaned_up = True
+        assert cleaned_up and signals.received == "SIGTERM"
+        with pytest.raises(Stopped), signals.interrupting():
+            pytest.fail("a signal has come before")
+        signal.raise_signal(signal.SIGTERM)  # and does nothing behind the block
+
+
+def test_what_is_promised_changes_on_the_way(capfd):
+    with StopSignals(promise="stopping before the first step") as signals:
+        os.kill(os.getpid(), signal.SIGTERM)
+        wait_for(signals)
+        signals.promise = "saving"
+        os.kill(os.getpid(), signal.SIGINT)
+        until = time.monotonic() + PATIENCE
+        told = ""
+        while "SIGINT" not in told and time.monotonic() < until:
+            told += capfd.readouterr().err
+    assert told == (
+        "SIGTERM: stopping before the first step; once more to stop at once\n"
+        "SIGINT: saving; once more to stop at once\n"
+    )
 
 
 def test_the_handlers_of_before_are_restored():
