@@ -167,7 +167,7 @@ def test_room_is_looked_for_before_a_save(run, folder, monkeypatch):
     training.checkpoints.require(3)
 
     resumed = run()
-    free = size - 1
+    free = bytes_on_disk(verify(folder / "3")["files"]) - 1  # The number of files may differ.
     with pytest.raises(NotSaved, match="it needs about"):
         resumed.save(4)
 
