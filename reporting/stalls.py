@@ -31,7 +31,8 @@ class Stalls:
         next. what: what was done last."""
         roll_call = RollCall(what)
         who = roll_call.describe()
-        self._say(f"nothing has moved for {self._seconds} s: {what}" + (f"; {who}" if who else ""))
+        limit = f"{self._seconds} s (train.hang_seconds)"
+        self._say(f"nothing has moved for {limit}: {what}" + (f"; {who}" if who else ""))
         roll_call.leave_together()
 
     def end_if_others_are_gone(self, error: Exception) -> None:
@@ -47,5 +48,6 @@ class Stalls:
             os._exit(STALLED)  # At a usual end, JAX would wait for the others.
 
     def _say(self, text: str) -> None:
-        self._notify(f"{text}. The same command goes on from the last checkpoint")
+        begins = "goes on from the last checkpoint, or begins again if there is none"
+        self._notify(f"{text}. The same command {begins}")
         self._log.event("stalled", self._last_step(), text)

@@ -15,11 +15,13 @@ POINTS = {
 }
 """Where a run hangs, and what it says of it."""
 
+STILL = f"nothing has moved for {HANG_SECONDS} s (train.hang_seconds)"
+
 
 @pytest.mark.parametrize("point", few_of(POINTS, "step:5"))
 def test_the_stacks_are_printed_and_the_status_is_its_own(case, point):
     errors = case.run(f"{point}=hang", expect=STALLED, train__hang_seconds=str(HANG_SECONDS))
-    assert f"nothing has moved for {HANG_SECONDS} s: {POINTS[point]}. The same" in errors
+    assert f"{STILL}: {POINTS[point]}. The same" in errors
     assert "in hang\n" in errors
     assert case.events()[-1][0] == "stalled"
     if point != "finishing":
@@ -30,7 +32,7 @@ def test_the_stacks_are_printed_and_the_status_is_its_own(case, point):
 def test_a_restore_that_hangs(case):
     case.run("step:4=term", expect=75)
     errors = case.run("restoring=hang", expect=STALLED, train__hang_seconds=str(HANG_SECONDS))
-    assert f"nothing has moved for {HANG_SECONDS} s: restoring checkpoint 4. The same" in errors
+    assert f"{STILL}: restoring checkpoint 4. The same" in errors
     assert "in hang\n" in errors
     case.resumes_twice()
 
