@@ -392,10 +392,8 @@ class Engine:
         if self.limit is not None:
             job.steps_left = min(job.steps_left, self.limit - job.read)
         assert job.steps_left > 0, "a slot that can't write would never end its text"
-        job.steps_granted, job.read_granted = (
-            job.written + job.steps_left,
-            job.read + job.steps_left,
-        )
+        job.steps_granted = job.written + job.steps_left
+        job.read_granted = job.read + job.steps_left
         row = self._programs.row_arrays(
             job.request.sampling,
             key_2=job.key,
