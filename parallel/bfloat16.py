@@ -14,6 +14,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+ROUNDED = lax.DotAlgorithmPreset.BF16_BF16_F32
+"""The precision of products whose operands are rounded to bfloat16."""
+
 
 def rounded(x: jax.Array) -> jax.Array:
     """Round a float32 array to bfloat16's precision. Unlike a conversion to bfloat16 and back, XLA

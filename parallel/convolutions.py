@@ -1,4 +1,4 @@
-"""Convolutions computed by matrix products or in parts, where these are faster on a CPU."""
+"""Convolutions by oneDNN, by matrix products or in parts, where these are faster on a CPU."""
 
 import functools
 import itertools
@@ -11,6 +11,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from parallel import bfloat16, onednn
 
 MAX_WINDOW = 64
 """Largest window (8 x 8) for which products compute a convolution or its kernel gradient."""
@@ -25,22 +27,61 @@ MAX_CONTRACTION, MAX_PARTS = 4096, 16
 4096 terms it gets slow: 2.0 s for 64 pictures of 32 x 32 positions and 64 channels, in 16 parts of
 the batch 0.2 s. More parts would take long to compile."""
 
+FEWEST_PLACES = 64
+"""The smallest number of output positions for which oneDNN computes a convolution in float32. With
+fewer, or if lhs is dilated, XLA is faster: 18.8 and 29.3 ms for 64 pictures of 4 x 4 positions, 512
+to 512 channels; 18.9 and 14.5 ms for 8 x 8, 256 to 256."""
+
 
 @dataclass(frozen=True)
 class Convolution:
-    """Computes a convolution of channels-last arrays by matrix products or in parts.
+    """Computes a convolution of channels-last arrays by oneDNN, by matrix products or in parts.
 
     For the products, lhs is sliced at all output positions, for each element of the window. These
     slices are the left operands.
 
     `specs`: the `dimension_numbers` of `lax.conv_general_dilated`. `strides`, `padding` and
-    `dilation` (of rhs) have an entry for each spatial dimension.
+    `dilation` (of rhs) have an entry for each spatial dimension, and so has `spacing` (the dilation
+    of lhs), which only `by_onednn` takes.
     """
 
     specs: lax.ConvDimensionNumbers
     strides: Sequence[int]
     padding: Sequence[tuple[int, int]]
     dilation: Sequence[int]
+    spacing: Sequence[int]
+
+    def by_onednn(
+        self,
+        lhs: jax.Array,
+        rhs: jax.Array,
+        shape: Sequence[int],
+        precision: lax.PrecisionLike = None,
+    ) -> jax.Array:
+        """Compute the convolution by oneDNN, with the precision `bfloat16.ROUNDED` of bfloat16
+        arrays.
+
+        `shape`: the shape of the result.
+        """
+        if precision == bfloat16.ROUNDED:
+            lhs, rhs = (bfloat16.rounded(x).astype(jnp.bfloat16) for x in (lhs, rhs))
+        padding = self.padding
+        if any(factor > 1 for factor in self.spacing) or min(map(min, padding)) < 0:
+            pads = [(0, 0, 0)] * lhs.ndim
+            for d, (low, high), factor in zip(
+                self.specs.lhs_spec[2:], padding, self.spacing, strict=True
+            ):
+                pads[d] = (low, high, factor - 1)
+            lhs, padding = lax.pad(lhs, jnp.zeros((), lhs.dtype), pads), [(0, 0)] * len(padding)
+        return onednn.convolution(
+            lhs,
+            rhs,
+            shape,
+            specs=self.specs,
+            strides=self.strides,
+            padding=padding,
+            dilation=self.dilation,
+        )
 
     def forward(
         self,
@@ -145,37 +186,49 @@ def convolution_method(
     options: Mapping[str, Any],
     *,
     by_products: bool,
+    by_onednn: bool,
+    in_bfloat16: bool,
 ) -> Callable[..., jax.Array] | None:
     """Return the method of `Convolution` that computes a convolution faster than XLA; None if there
     is none.
 
     `lhs`, `rhs`, `result`: the shapes. `options`: the parameters of JAX's primitive. `by_products`:
-    whether matrix products are faster than convolutions.
+    whether matrix products are faster than convolutions. `by_onednn`: whether oneDNN may compute
+    it. `in_bfloat16`: whether oneDNN would compute it in bfloat16.
     """
-    if any(factor > 1 for factor in options["lhs_dilation"]):
-        return None
     if options["feature_group_count"] * options["batch_group_count"] > 1:
         return None
     specs = options["dimension_numbers"]
     ours = Convolution(
-        specs, options["window_strides"], options["padding"], options["rhs_dilation"]
+        specs,
+        options["window_strides"],
+        options["padding"],
+        options["rhs_dilation"],
+        options["lhs_dilation"],
     )
     places = math.prod(result[d] for d in specs.out_spec[2:])
+    is_spaced = any(factor > 1 for factor in ours.spacing)
+    last = len(lhs) - 1
+    is_channels_last = specs.lhs_spec == specs.out_spec == (0, last, *range(1, last))
+    by_onednn &= is_channels_last and last in (2, 3, 4)
+    by_onednn &= in_bfloat16 or (places >= FEWEST_PLACES and not is_spaced)
+    if is_spaced:
+        return ours.by_onednn if by_onednn else None
     window = math.prod(rhs[d] for d in specs.rhs_spec[2:])
     if places <= min(MAX_WINDOW, window):
         if by_products:
             return ours.kernel_gradient
         return ours.kernel_gradient_in_parts if parts_of_gradient(rhs, specs) > 1 else None
-    channels, last = lhs[specs.lhs_spec[1]], len(lhs) - 1
+    channels = lhs[specs.lhs_spec[1]]
     size = lhs[specs.lhs_spec[0]] * places * window * channels
     if (
         by_products
         and window <= MAX_WINDOW
-        and specs.lhs_spec == specs.out_spec == (0, last, *range(1, last))
+        and is_channels_last
         and suits_patches(channels, rhs[specs.rhs_spec[0]], size)
     ):
         return ours.forward
-    return None
+    return ours.by_onednn if by_onednn else None
 
 
 def parts_of_gradient(rhs: Sequence[int], specs: lax.ConvDimensionNumbers) -> int:

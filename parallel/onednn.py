@@ -1,8 +1,9 @@
-"""Matrix products on one CPU by oneDNN, which jaxlib contains but XLA does not choose.
+"""Matrix products and convolutions on one CPU by oneDNN, which jaxlib contains but XLA does not
+choose.
 
-jaxlib for x86 has a custom call `__onednn$matmul` (tried: 0.10.2 and 0.11.2). The call accepts
-operands in any layout, while XLA's own products first copy an operand for every gradient of a
-kernel. `parallel/products.py` decides which products are computed here.
+jaxlib for x86 has custom calls `__onednn$matmul` and `__onednn$convolution` (tried: 0.10.2 and
+0.11.2). The first accepts operands in any layout, while XLA's own products first copy an operand
+for every gradient of a kernel. `parallel/products.py` decides what is computed here.
 """
 
 import functools
@@ -10,6 +11,7 @@ import itertools
 import json
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +20,7 @@ from jax import lax
 from parallel import cpu
 
 MATMUL = "__onednn$matmul"
+CONVOLUTION = "__onednn$convolution"
 STATUS_RETURNING = 2
 """The version of XLA's custom-call API that takes the configuration as JSON."""
 
@@ -47,8 +50,60 @@ def product(
     return _call(a, b).reshape(shape)
 
 
+def convolution(
+    lhs: jax.Array,
+    rhs: jax.Array,
+    shape: Sequence[int],
+    *,
+    specs: lax.ConvDimensionNumbers,
+    strides: Sequence[int],
+    padding: Sequence[tuple[int, int]],
+    dilation: Sequence[int],
+) -> jax.Array:
+    """Compute a convolution of one group with oneDNN.
+
+    Operands are both float32 or both bfloat16, with 1 to 3 spatial dimensions. `shape`: the shape
+    of the result, which is float32. `specs`: the `dimension_numbers` of
+    `lax.conv_general_dilated`. `strides`, `padding` (not negative) and `dilation` (of rhs) have an
+    entry for each spatial dimension. Compilation fails if XLA has no oneDNN.
+    """
+    (batch, features, *places), (out, into, *window) = specs.lhs_spec, specs.rhs_spec
+    out_batch, out_features, *out_places = specs.out_spec
+    configuration = {
+        "dims": lhs.ndim,
+        "feature_groups": 1,
+        "input": {"data": _layout(batch, features, places)},
+        "kernel": {
+            "filter": {
+                "output_feature_dim": out,
+                "input_feature_dim": into,
+                "spatial_dims": window,
+            }
+        },
+        "output": {"data": _layout(out_batch, out_features, out_places)},
+        "window": {
+            "size": [rhs.shape[d] for d in window],
+            "pad_left": [low for low, _ in padding],
+            "pad_right": [high for _, high in padding],
+            "strides": list(strides),
+            "window_dilations": list(dilation),
+        },
+    }
+    return jax.ffi.ffi_call(
+        CONVOLUTION,
+        jax.ShapeDtypeStruct(shape, jnp.float32),
+        custom_call_api_version=STATUS_RETURNING,
+        legacy_backend_config=json.dumps({"onednn_conv_config": configuration}),
+    )(lhs, rhs)
+
+
+def _layout(batch: int, features: int, places: Sequence[int]) -> dict[str, Any]:
+    return {"batch_dim": batch, "feature_dim": features, "spatial_dims": list(places)}
+
+
 def check(*, in_bfloat16: bool) -> None:
-    """Raise ValueError if oneDNN's product of two transposed operands differs from XLA's.
+    """Raise ValueError if oneDNN's product of two transposed operands, or a convolution, differs
+    from XLA's.
 
     in_bfloat16: check products of bfloat16 arrays too. Without AVX-512 they would end the process,
         so nothing is tried.
@@ -61,6 +116,18 @@ def check(*, in_bfloat16: bool) -> None:
         found = jax.jit(functools.partial(product, dimension_numbers=numbers))(a, b)
         if not jnp.array_equal(found, jnp.einsum("amk,bmk->kab", *map(jnp.float32, (a, b)))):
             raise ValueError("a product came out wrong")
+        c, kernel = (jnp.arange(n, dtype=dtype).reshape(1, -1, 2) for n in (12, 4))
+        convolve = functools.partial(
+            convolution,
+            shape=(1, 3, 1),
+            specs=lax.ConvDimensionNumbers((0, 2, 1), (0, 2, 1), (0, 2, 1)),
+            strides=(2,),
+            padding=((0, 1),),
+            dilation=(1,),
+        )
+        found = jax.jit(convolve)(c, kernel)
+        if found.tolist() != [[[14.0], [38.0], [62.0]]]:
+            raise ValueError("a convolution came out wrong")
 
 
 class _Matrix:

@@ -31,12 +31,10 @@ from jax.sharding import Mesh
 from configs.errors import UsageError
 from configs.schema.config import Config
 from parallel import bfloat16, cpu, onednn
+from parallel.bfloat16 import ROUNDED
 from parallel.convolutions import convolution_method
 
 LIBRARIES = ("xla", "onednn")
-
-ROUNDED = lax.DotAlgorithmPreset.BF16_BF16_F32
-"""The precision of products whose operands are rounded to bfloat16."""
 
 SMALLEST_PRODUCT = 2**15
 """Smallest number of multiplications for which oneDNN is called, or bfloat16 arrays are multiplied:
@@ -56,6 +54,8 @@ GAIN = 2.0
 """`auto` selects oneDNN if it computes a test product of bfloat16 arrays this many times as fast as
 XLA, as on CPUs with AMX. Less is not worth it: its programs can't be kept in the cache of compiled
 programs. In float32 the gain is never that large."""
+
+GAIN_TURNS = 10
 
 # JAX's own rules by platform and primitive, and its function that caches a program, kept while
 # they are replaced.
@@ -166,22 +166,24 @@ def _gain() -> float:
     """Return how many times as fast as XLA oneDNN computes products of bfloat16 arrays: rows
     [768, 512] by a kernel [512, 512], and the kernel's gradient."""
     rows, kernel = jnp.ones((768, 512), jnp.bfloat16), jnp.ones((512, 512), jnp.bfloat16)
-    seconds = []
-    for multiply in (bfloat16.product, onednn.product):
 
-        def both(rows, kernel, multiply=multiply):
+    def compiled(multiply: Callable) -> Callable:
+        def both(rows, kernel):
             forward = multiply(rows, kernel, dimension_numbers=(((1,), (0,)), ((), ())))
             return forward, multiply(rows, rows, dimension_numbers=(((0,), (0,)), ((), ())))
 
-        compute = jax.jit(both).lower(rows, kernel).compile()
+        return jax.jit(both).lower(rows, kernel).compile()
+
+    def seconds(compute: Callable) -> float:
+        began = time.perf_counter()
         jax.block_until_ready(compute(rows, kernel))
-        times = []
-        for _ in range(5):
-            began = time.perf_counter()
-            jax.block_until_ready(compute(rows, kernel))
-            times.append(time.perf_counter() - began)
-        seconds.append(min(times))
-    return seconds[0] / seconds[1]
+        return time.perf_counter() - began
+
+    ways = [compiled(bfloat16.product), compiled(onednn.product)]
+    # In turns: other work on this machine delays both ways, or neither.
+    turns = [[seconds(way) for way in ways] for _ in range(GAIN_TURNS)]
+    xla, ours = map(min, zip(*turns, strict=True))
+    return xla / ours
 
 
 # ---- The rules.
@@ -251,7 +253,13 @@ def _lower_convolution(usual: Callable, context, lhs, rhs, **options):
     if _suits(context, left, right, result):
         by_products = in_bfloat16 or _library == "onednn"
         shapes = left.shape, right.shape, result.shape
-        method = convolution_method(*shapes, options, by_products=by_products)
+        method = convolution_method(
+            *shapes,
+            options,
+            by_products=by_products,
+            by_onednn=_library == "onednn",
+            in_bfloat16=options["precision"] == ROUNDED,
+        )
     if method is None:
         return _lower_rounded_convolution(usual, context, lhs, rhs, **options)
     method = functools.partial(method, shape=result.shape, precision=options["precision"])

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.layers.numerics import BFLOAT16_PRODUCTS
-from parallel import cpu, products
+from parallel import bfloat16, cpu, products
 from tests.parallel.test_products import CONVOLUTIONS, PRODUCTS, THERE, draw
 from tests.training import cells
 
@@ -199,4 +199,4 @@ def test_every_product_of_a_step_is_rounded(cell):
                 continue  # A product with a vector is a sum, whose gradient contracts nothing.
             if any("optax" in frame.file_name for frame in equation.source_info.traceback.frames):
                 continue  # The CTC loss selects log-probabilities by a product.
-        assert equation.params["precision"] == products.ROUNDED, (shapes, contracted)
+        assert equation.params["precision"] == bfloat16.ROUNDED, (shapes, contracted)

@@ -12,7 +12,7 @@ import pytest
 from jax._src import compilation_cache
 
 from configs.errors import UsageError
-from parallel import convolutions, cpu, onednn, products
+from parallel import bfloat16, convolutions, cpu, onednn, products
 from parallel.feeding import put_batch
 from parallel.mesh import make_mesh
 from tests.selection import few_of
@@ -116,6 +116,43 @@ def test_a_convolution_and_its_gradients_are_those_of_xla(
     assert_same(found, plain)
 
 
+OF_MANY_CHANNELS = [
+    ("NWC", "WIO", (3, 70, 80), (5, 80, 96), {"window_strides": (1,), "padding": "SAME"}),
+    ("NHWC", "HWIO", (2, 18, 12, 80), (3, 3, 80, 96), {}),
+    ("NHWC", "HWIO", (2, 18, 12, 80), (1, 1, 80, 96), {"window_strides": (2, 1)}),
+    ("NHWC", "HWIO", (2, 24, 20, 80), (3, 2, 80, 96), {"rhs_dilation": (2, 1)}),
+    ("NHWC", "HWIO", (2, 12, 12, 80), (3, 3, 80, 96), {"padding": ((-1, 2), (3, -1))}),
+    ("NDHWC", "DHWIO", (2, 6, 8, 7, 80), (3, 3, 3, 80, 96), {}),
+]
+
+
+@pytest.mark.parametrize(("layout", "kernel", "left", "right", "options"), OF_MANY_CHANNELS)
+@pytest.mark.parametrize("rounded", [False, True])
+def test_a_convolution_of_many_channels_is_onednns(
+    by_onednn, layout, kernel, left, right, options, rounded
+):
+    """Its gradient by lhs is a convolution too, of a dilated array if it has strides."""
+    if rounded and not cpu.has_avx512():
+        pytest.skip("oneDNN has no products in bfloat16 on a CPU without AVX-512")
+    options = {"window_strides": (1,) * (len(left) - 2), "padding": "VALID"} | options
+    convolve = functools.partial(
+        jax.lax.conv_general_dilated, dimension_numbers=(layout, kernel, layout), **options
+    )
+
+    def both_ways(x, weights):
+        precision = bfloat16.ROUNDED if rounded else None
+        result, backward = jax.vjp(functools.partial(convolve, precision=precision), x, weights)
+        return result, *backward(jnp.sin(result))
+
+    plain, found, text = by_onednn(both_ways, *draw(left, right))
+    is_spaced = any(stride > 1 for stride in options["window_strides"])
+    count = 1 if is_spaced and not rounded else 2
+    assert text.count(f'custom_call_target="{onednn.CONVOLUTION}"') == (count if THERE else 0)
+    tolerance = 3e-2 if rounded else 1e-5
+    for one, other in zip(found, plain, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=tolerance * np.max(np.abs(other)))
+
+
 @pytest.mark.parametrize("options", CONVOLUTIONS)
 @pytest.mark.parametrize("terms", [10**9, 300, 0])
 def test_the_gradient_of_a_kernel_is_summed_over_parts_of_the_batch(monkeypatch, options, terms):
@@ -154,6 +191,28 @@ def test_the_gradient_of_a_kernel_is_summed_over_parts_of_the_batch(monkeypatch,
 def test_small_products_vectors_and_few_rows_stay_with_xla(by_onednn, equation, left, right):
     *_, text = by_onednn(functools.partial(jnp.einsum, equation), *draw(left, right))
     assert onednn.MATMUL not in text
+
+
+@pytest.mark.parametrize(
+    ("layout", "kernel", "left", "right", "groups"),
+    [
+        ("NCHW", "OIHW", (2, 80, 18, 12), (96, 80, 3, 3), 1),
+        ("NHWC", "HWIO", (2, 18, 12, 80), (3, 3, 1, 80), 80),
+        ("NHWC", "HWIO", (2, 6, 5, 80), (3, 3, 80, 96), 1),
+    ],
+)
+def test_other_layouts_groups_and_few_positions_stay_with_xla(
+    by_onednn, layout, kernel, left, right, groups
+):
+    convolve = functools.partial(
+        jax.lax.conv_general_dilated,
+        window_strides=(1, 1),
+        padding="SAME",
+        dimension_numbers=(layout, kernel, layout),
+        feature_group_count=groups,
+    )
+    *_, text = by_onednn(convolve, *draw(left, right))
+    assert onednn.CONVOLUTION not in text
 
 
 @pytest.mark.parametrize(
