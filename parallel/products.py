@@ -6,7 +6,8 @@ convolutions, for three purposes:
 - `precision.products=bfloat16`: the operands of float32 products are rounded to bfloat16, sums and
   results are float32. Layers ask for this by `Numerics.precision`. JAX passes it on to XLA, whose
   CPU backend ignores it; for convolutions all backends do (jax 0.10.2 and 0.11.2).
-- `train.matrix_products`: products by oneDNN in place of XLA, in programs for one CPU device.
+- `train.matrix_products`: products and convolutions by oneDNN in place of XLA, in programs for one
+  CPU device.
 - Convolutions in the form that is fastest on one CPU device (`parallel/convolutions.py`).
 
 Derivatives, rematerialisation and the models are unchanged. Measurements: docs/results.md, "The
@@ -301,7 +302,7 @@ def _cache_program(usual: Callable, key: str, name: str, executable: Any, *other
     main thread from its own heap to one that returns memory after every step, and does not move it
     back.
     """
-    mark = onednn.MATMUL.encode()
-    modules = executable.hlo_modules()
-    if not any(mark in module.as_serialized_hlo_module_proto() for module in modules):
+    programs = [module.as_serialized_hlo_module_proto() for module in executable.hlo_modules()]
+    calls = (onednn.MATMUL.encode(), onednn.CONVOLUTION.encode())
+    if not any(call in program for call in calls for program in programs):
         usual(key, name, executable, *others)

@@ -295,6 +295,26 @@ def test_its_programs_are_not_given_to_the_writer_that_can_not_write_them(monkey
     assert kept[-1] == "matmul"
 
 
+def test_convolutions_by_onednn_are_not_cached_either(by_onednn, monkeypatch):
+    kept = []
+    monkeypatch.setattr(
+        compilation_cache, "put_executable_and_time", lambda *arguments: kept.append(arguments)
+    )
+
+    def convolve(x, kernel):
+        return jax.lax.conv_general_dilated(
+            x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    operands = draw((2, 18, 12, 80), (3, 3, 80, 96))
+    for library in ("xla", "onednn") if THERE else ("xla",):
+        products.use_library(library)
+        executable = jax.jit(lambda *x: convolve(*x)).lower(*operands).compile()
+        executable = executable.runtime_executable()
+        compilation_cache.put_executable_and_time("key", library, executable, None, 1)
+    assert [name for _, name, *_ in kept] == ["xla"]
+
+
 def test_several_devices_are_refused(by_onednn):
     config = runs.load("digits_cnn", train__matrix_products="onednn", mesh__data="8")
     with pytest.raises(UsageError) as error:
