@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 CHUNKS = 16
@@ -20,12 +21,12 @@ _LEAST_SHARE = 4
 """A chunk has at least one 4th of the bytes that it may have, or more bytes are allowed."""
 
 
-def save_args(arrays: Mapping[str, jax.Array]) -> dict[str, ocp.SaveArgs]:
+def save_args(arrays: Mapping[str, jax.Array | np.ndarray]) -> dict[str, ocp.SaveArgs]:
     """Return Orbax's arguments for saving arrays, by name."""
     return {name: ocp.SaveArgs(chunk_byte_size=chunk_bytes(one)) for name, one in arrays.items()}
 
 
-def chunk_bytes(array: jax.Array) -> int | None:
+def chunk_bytes(array: jax.Array | np.ndarray) -> int | None:
     """Return the largest number of bytes of a chunk of an array; None to store each part of it that
     a device writes as one chunk.
 
@@ -35,9 +36,11 @@ def chunk_bytes(array: jax.Array) -> int | None:
     return _chunk_bytes(written_shape(array), array.shape, array.dtype.itemsize)
 
 
-def written_shape(array: jax.Array) -> tuple[int, ...]:
+def written_shape(array: jax.Array | np.ndarray) -> tuple[int, ...]:
     """Return the shape of the part of an array that Orbax lets one device write: its shard, or if
     other devices hold the same shard, the share of it that the first divisible dimension gives."""
+    if not isinstance(array, jax.Array):  # NumPy's are on no device.
+        return array.shape
     shard = array.sharding.shard_shape(array.shape)
     copies = len(array.sharding.device_set) * math.prod(shard) // array.size
     for axis, size in enumerate(shard):
