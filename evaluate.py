@@ -24,10 +24,14 @@ shows what each metric loses, and the JSON object has those of float32 as `loss_
 Every target of the split counts once, on any number of devices. If there are several processes,
 only the first one prints and writes. The default split is `test` if there is one, else
 `validation`. The default weights are the averages (EMA) if the run has them.
+
+Exit status: 0 done, 2 a usage error, 14 nothing moved for `train.hang_seconds` or a process did not
+come, 1 any other error.
 """
 
 import math
 import os
+import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -48,6 +52,8 @@ from inference.sources import (
     source_on_data_of,
 )
 from parallel.environment import enable_compilation_cache, set_environment
+from parallel.rendezvous import Absent
+from training.watchdog import STALLED, Watchdog
 
 if TYPE_CHECKING:
     from configs.schema.config import Config
@@ -71,6 +77,17 @@ LONGEST_NAME = 40  # Widest class name in the table, in terminal columns.
 
 
 def main(argv: Sequence[str]) -> int:
+    """Run the command line `argv`. Return the exit status."""
+    try:
+        return evaluate(argv)
+    except Absent as error:
+        from parallel.distributed import leave
+
+        say(str(error))
+        return leave(STALLED)
+
+
+def evaluate(argv: Sequence[str]) -> int:
     """Restore the model, evaluate the split, print the metrics. Return the exit status."""
     arguments = parse_command_line(argv, FLAGS, overrides=True)
     source = evaluated_source(arguments)
@@ -88,40 +105,58 @@ def main(argv: Sequence[str]) -> int:
     from inference.predictors.registry import predictor_class
     from inference.quantization import slowdown_message, with_weights_dtype
     from parallel.distributed import initialize_distributed, is_main_process
+    from parallel.exchange import agree, first, working
     from parallel.mesh import flat_mesh
     from parallel.products import reuse_library
     from reporting.progress import Progress
     from reporting.report.predictions import Predictions
+    from reporting.stalls import Stalls
     from training.divergence import not_finite
 
-    initialize_distributed()
+    limit = config.train.hang_seconds
+    initialize_distributed(seconds=limit, notify=say)
     enable_compilation_cache(cache_dir(config.data))
     # Only the first process prints; the others compute their part.
     main_process = is_main_process()
     progress = Progress(shown=main_process)
     notify = progress.note if main_process else lambda text: None
     mesh = flat_mesh(jax.devices())
-    restored = source.restore(mesh, warn=lambda text: notify(f"evaluate.py: {text}"))
-    reuse_library(config, mesh, restored.manifest)
-    dataset = prepare(config.data, progress=progress.preparation, warn=notify)
-    changes = dataset.changes_since(restored.manifest["data"])
-    if changes is not None:
-        raise UsageError(f"{changes} since {data_from} was trained: its metrics would not hold")
-    split = choose_split(dataset, arguments.split)
+    stalls = Stalls(limit, "The same command begins again", say)
     keep = None if arguments.predictions is not None else Predictions.arrays()
-
-    def measure(model: "Restored") -> tuple[dict[str, float], dict[str, Any]]:
-        predictor = predictor_class(config).of(model.model_def, dataset.tokenizer)
-        arrays = (model.model_def, model.params, model.statistics)
-        return measure_split(*arrays, split, keep=keep, batch_predictor=predictor.batch_predictor)
-
     weights_dtype = arguments.weights_dtype
     float32_metrics: dict[str, float] = {}
-    if weights_dtype not in (None, "float32"):
-        if message := slowdown_message(restored, weights_dtype, rows=SLOWDOWN_ROWS):
-            notify(f"evaluate.py: {message}")
-        float32_metrics, _ = measure(with_weights_dtype(restored, "float32"))
-    metrics, outputs = measure(with_weights_dtype(restored, weights_dtype))
+
+    def measure(model: "Restored") -> tuple[dict[str, float], dict[str, Any]]:
+        watchdog.beat(f"evaluating the {split.name} split")
+        predictor = predictor_class(config).of(model.model_def, dataset.tokenizer)
+        return measure_split(
+            model.model_def,
+            model.params,
+            model.statistics,
+            split,
+            keep=keep,
+            batch_predictor=predictor.batch_predictor,
+            on_batch=watchdog.beat_again,
+        )
+
+    with Watchdog(limit, stalls.report) as watchdog, stalls.naming_lost_processes():
+        watchdog.beat(f"restoring the model from {source.path}")
+        restored = source.restore(mesh, warn=lambda text: notify(f"evaluate.py: {text}"))
+        reuse_library(config, mesh, restored.manifest)
+        watchdog.pause()  # Preparation may take as long as it needs.
+        with working() as noticed:
+            dataset = prepare(config.data, progress=noticed(progress.preparation), warn=notify)
+            changes = dataset.changes_since(restored.manifest["data"])
+            if changes is not None:
+                text = f"{changes} since {data_from} was trained: its metrics would not hold"
+                raise UsageError(text)
+            split = choose_split(dataset, arguments.split)
+        agree("prepared", None, first)
+        if weights_dtype not in (None, "float32"):
+            if message := slowdown_message(restored, weights_dtype, rows=SLOWDOWN_ROWS):
+                notify(f"evaluate.py: {message}")
+            float32_metrics, _ = measure(with_weights_dtype(restored, "float32"))
+        metrics, outputs = measure(with_weights_dtype(restored, weights_dtype))
     if not main_process:
         return 0
     if arguments.predictions is not None:
@@ -145,6 +180,11 @@ def main(argv: Sequence[str]) -> int:
     float32_metrics.pop("examples", None)
     print(json_text(result | {f"{n}_float32": value for n, value in float32_metrics.items()}))
     return 0
+
+
+def say(text: str) -> None:
+    """Print a line on standard error."""
+    print(f"evaluate.py: {text}", file=sys.stderr, flush=True)
 
 
 def evaluated_source(arguments: SimpleNamespace) -> ModelSource:

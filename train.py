@@ -65,8 +65,10 @@ def main(argv: Sequence[str]) -> int:
         try:
             return train(argv, signals)
         except Absent as error:
+            from parallel.distributed import leave
+
             notify(str(error))
-            return STALLED
+            return leave(STALLED)
 
 
 def train(argv: Sequence[str], signals: StopSignals) -> int:
@@ -101,7 +103,8 @@ def train(argv: Sequence[str], signals: StopSignals) -> int:
     from data.preparation import prepare
     from data.show import describe_batch
     from data.statistics import data_statistics
-    from parallel.distributed import any_process, initialize_distributed, is_main_process
+    from parallel.distributed import initialize_distributed, is_main_process
+    from parallel.exchange import agree, working
     from parallel.mesh import make_mesh
     from parallel.products import select_products
     from reporting.data_diagnosis import check_best_metric, check_data
@@ -123,9 +126,9 @@ def train(argv: Sequence[str], signals: StopSignals) -> int:
 
     # ---- Data.
     lines = {"warn": warnings.append, "inform": events.append}
-    with contextlib.suppress(Stopped), signals.interrupting():
-        dataset = prepare(with_tokenizer.data, progress=progress.preparation, **lines)
-    if any_process(signals.is_received()):
+    with contextlib.suppress(Stopped), signals.interrupting(), working() as noticed:
+        dataset = prepare(with_tokenizer.data, progress=noticed(progress.preparation), **lines)
+    if agree("prepared", signals.is_received(), any):
         return stopped_early(signals)
     if arguments.show_batch:
         for line in (*warnings, *events):
@@ -149,12 +152,8 @@ def train(argv: Sequence[str], signals: StopSignals) -> int:
     with lock:
         run = Run(program, workdir, dataset, progress, warm_start, tuned)
         run.log.take(warnings, [*events, *warm_start.messages])
-        with run.watchdog, contextlib.closing(run):
-            try:
-                return run.go(signals)
-            except Exception as error:
-                run.stalls.end_if_others_are_gone(error)
-                raise
+        with run.watchdog, contextlib.closing(run), run.stalls.naming_lost_processes():
+            return run.go(signals)
 
 
 def notify(text: str) -> None:
@@ -278,7 +277,12 @@ class Run:
             on_saved=lambda step: self.log.event("saved", step),
             warn=self.log.warn,
         )
-        self.stalls = Stalls(self.log, config.train.hang_seconds, self.last_step, notify)
+        self.stalls = Stalls(
+            config.train.hang_seconds,
+            "The same command goes on from the last checkpoint, or begins again if there is none",
+            notify,
+            lambda text: self.log.event("stalled", self.last_step(), text),
+        )
         self.watchdog = Watchdog(config.train.hang_seconds, self.stalls.report)
         on_batch = self.watchdog.beat_again
         self.evaluator = make_evaluator(dataset, program, self.log, progress, on_batch)

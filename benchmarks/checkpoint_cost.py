@@ -1,6 +1,7 @@
 """Measures what a checkpoint costs: its save, its verification, its restore, and the memory for it.
 
 python benchmarks/checkpoint_cost.py [--megabytes=1000] [--repeats=3] [--folder=DIR]
+python benchmarks/checkpoint_cost.py --loop=100 [--tokens=512] [--repeats=3] [--folder=DIR]
 
 A state of random float32 arrays is saved, verified and restored, on one CPU device, each time in a
 new process. `save`: seconds until training goes on; `written`: until the manifest is on the disk;
@@ -8,6 +9,12 @@ new process. `save`: seconds until training goes on; `written`: until the manife
 the page cache. Medians of the repeats are printed. `memory` is the highest resident memory of the
 restoring process, without what it had before. For comparison, the same bytes are hashed by other
 functions of eight threads.
+
+With --loop, a decoder of so many million parameters is trained with AdamW, on the default device,
+on random batches of so many tokens. Steps without a save take turns with steps after one, until its
+manifest is on the disk. `step`: seconds of a step without a save; `blocked`: seconds until training
+goes on after a save; `extra`: seconds by which a save, with all that it does in the background,
+makes the loop longer; `share`: how much longer this makes a loop with one save per 50 steps.
 """
 
 import hashlib
@@ -19,7 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -31,12 +38,18 @@ FLAGS = (
     Flag("megabytes", "size of the state", type=int, default=1000, minimum=1),
     Flag("repeats", "how often each part is measured", type=int, default=3, minimum=1),
     Flag("folder", "where the checkpoints are written; by default, a temporary folder"),
+    Flag("loop", "million parameters of a model that is trained and saved", type=int, minimum=1),
+    Flag("tokens", "tokens in a batch of --loop", type=int, default=512, minimum=1),
     Flag("part", "what a process of this program does", choices=("save", "restore", "hash")),
 )
 ARRAYS = 24
 """Arrays of equal size in the state."""
 
 STEP = 1
+
+STEPS_PER_SAVE = 50
+LEAST_STEPS = 4
+"""Steps that are timed together in the loop."""
 
 
 def main(argv: Sequence[str]) -> None:
@@ -47,6 +60,13 @@ def main(argv: Sequence[str]) -> None:
         print(json.dumps(part(Path(arguments.folder), arguments.megabytes)))
         return
     found: dict[str, list[float]] = {}
+    if arguments.loop is not None:
+        with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+            found = loop(Path(folder), arguments.loop, arguments.tokens, arguments.repeats)
+        print_figures(found)
+        share = statistics.median(found["extra"]) / statistics.median(found["step"])
+        print(f"   share {share / STEPS_PER_SAVE:8.1%}  (one save per {STEPS_PER_SAVE} steps)")
+        return
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         for repeat in range(arguments.repeats):
             for part in ("save", "restore", "hash"):
@@ -55,11 +75,16 @@ def main(argv: Sequence[str]) -> None:
                     found.setdefault(name, []).append(figure)
     median = {name: statistics.median(figures) for name, figures in found.items()}
     print(f"{arguments.megabytes:,} MB in {ARRAYS} arrays, {os.cpu_count()} cores")
-    for name, figure in median.items():
-        unit = "MB" if name == "memory" else "s"
-        spread = f"{min(found[name]):.3g} to {max(found[name]):.3g}"
-        print(f"{name:>8} {figure:8.3g} {unit}  ({spread})")
+    print_figures(found)
     print(f"verify / restore: {median['verify'] / median['restore']:.2f}")
+
+
+def print_figures(found: Mapping[str, Sequence[float]]) -> None:
+    """Print a line for each name: the median and the spread of its figures."""
+    for name, figures in found.items():
+        unit = "MB" if name == "memory" else "s"
+        spread = f"{min(figures):.3g} to {max(figures):.3g}"
+        print(f"{name:>8} {statistics.median(figures):8.3g} {unit}  ({spread})")
 
 
 def measure(part: str, folder: str, megabytes: int) -> dict[str, float]:
@@ -135,6 +160,62 @@ def restore(folder: Path, megabytes: int) -> dict[str, float]:
     jax.block_until_ready(restore_fields(folder, step, manifest, "model", nested(target)))
     seconds = time.perf_counter() - began
     return {"verify": verified, "restore": seconds, "memory": peak_megabytes() - before}
+
+
+def loop(folder: Path, millions: int, tokens: int, repeats: int) -> dict[str, list[float]]:
+    """Train and save a decoder; return `step`, `blocked` and `extra` of each repeat."""
+    from benchmarks.growth_costs import decoder_program
+    from benchmarks.invented import batch
+
+    width = 768 if millions >= 10 else 128
+    fields = {
+        "model.width": width,
+        "model.depth": max(1, round(millions * 1e6 / (12 * width**2))),
+        "data.sequence_length": tokens,
+        "data.global_batch_size": 1,
+    }
+    program, spec = decoder_program(fields, vocabulary_size=1024)
+    import jax
+
+    from training.best_metric import BestMetric
+    from training.checkpoints import Checkpoints
+
+    print(f"{program.model_def.parameter_count:,} parameters, {jax.devices()[0].device_kind}")
+    rows = jax.device_put(batch(program.config, spec, 0), program.batch_sharding)
+    train_step = program.train_step.lower(program.abstract_state, rows).compile()
+    state, step = program.initialize(), 0
+    metric = BestMetric("loss", higher_is_better=False)
+    checkpoints = Checkpoints(folder / "checkpoints", keep_last=1, keep_best=0, metric=metric)
+    contents = {"config": {}, "data": {}, "metrics": {}, "history": {}, "versions": {}}
+
+    def run(until: Callable[[int], bool]) -> tuple[float, int]:
+        """Run steps until the number of them is enough; return their seconds and their number."""
+        nonlocal state, step
+        began, count, before = time.perf_counter(), 0, None
+        while not until(count):
+            state, metrics = train_step(state, rows)
+            jax.block_until_ready(before)  # As in a run, the metrics are read a step later.
+            count, step, before = count + 1, step + 1, metrics
+        jax.block_until_ready(state)
+        return time.perf_counter() - began, count
+
+    def is_saved(count: int) -> bool:
+        checkpoints.check()
+        return count >= LEAST_STEPS and checkpoints.saved_step == saved_at
+
+    found: dict[str, list[float]] = {"step": [], "blocked": [], "extra": []}
+    run(lambda count: count == LEAST_STEPS)
+    for _ in range(repeats):
+        seconds, count = run(lambda count: count == LEAST_STEPS)
+        found["step"].append(seconds / count)
+        saved_at, began = step, time.perf_counter()
+        axes = program.model_def.graph.axes()
+        checkpoints.save(step, state, axes=axes, contents=contents)
+        found["blocked"].append(time.perf_counter() - began)
+        seconds, count = run(is_saved)
+        found["extra"].append(found["blocked"][-1] + seconds - count * found["step"][-1])
+    checkpoints.close()
+    return found
 
 
 def hash_alike(folder: Path, megabytes: int) -> dict[str, float]:

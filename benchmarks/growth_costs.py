@@ -40,7 +40,7 @@ def step_cost(fields: Fields, vocabulary_size: int) -> Costs:
     `temporaries`: bytes of its arguments, and of what it needs in addition, by the compiler.
     `peak`: peak bytes of this process during the steps.
     """
-    program, spec = _program(fields, vocabulary_size)
+    program, spec = decoder_program(fields, vocabulary_size)
     import jax
 
     from benchmarks.invented import batch
@@ -67,7 +67,7 @@ def step_cost(fields: Fields, vocabulary_size: int) -> Costs:
     }
 
 
-def _program(fields: Fields, vocabulary_size: int):
+def decoder_program(fields: Fields, vocabulary_size: int):
     """Return the train program of a decoder on one device, and the `DataSpec` of its batches."""
     from benchmarks.invented import invented_spec
     from parallel.environment import set_environment
@@ -202,7 +202,7 @@ def checkpoint_cost(width: int) -> Costs:
     on the disk. `verify`, `restore`: seconds to compare all hashes, and to read the state. Medians
     of `MIN_STEPS` turns.
     """
-    program, _ = _program({"model.width": width, "model.depth": 2}, vocabulary_size=256)
+    program, _ = decoder_program({"model.width": width, "model.depth": 2}, vocabulary_size=256)
     import jax
 
     from training.arrays import restore_state

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from configs.errors import UsageError
+from parallel.exchange import limit_waiting
 from parallel.rendezvous import Rendezvous
 
 MEETING_SECONDS = 300.0
@@ -38,7 +39,8 @@ def initialize_distributed(
     on Cloud TPU (more than one worker). Elsewhere set `JAX_COORDINATOR_ADDRESS` (host:port),
     `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`. Call this before any other use of JAX.
 
-    seconds, is_stopped, notify: as in `Rendezvous`.
+    seconds: how long this process waits for the others, now and in `agree`; None: for ever.
+    is_stopped, notify: as in `Rendezvous`.
 
     Raises `Absent` if a process does not come in time.
     """
@@ -51,8 +53,18 @@ def initialize_distributed(
     # JAX's handler of SIGTERM would take the place of ours.
     jax.config.update("jax_enable_preemption_service", False)
     jax.distributed.initialize(**place._asdict())
+    limit_waiting(seconds)
     _keep_output_clean()
     return True
+
+
+def leave(status: int) -> int:
+    """Return an exit status; or exit with it at once, if JAX has joined this process with others:
+    at a usual end, JAX would wait for them."""
+    if jax.distributed.is_initialized():
+        sys.stdout.flush()
+        os._exit(status)
+    return status
 
 
 def _find_place() -> _Place | None:

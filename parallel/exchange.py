@@ -5,18 +5,42 @@ So they can also be exchanged by a thread beside the one that runs the train ste
 
 import itertools
 import json
+import math
+import threading
+import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import jax
-from jax._src import distributed  # The coordinator's key-value store has no public name.
 
-LONGEST_WAIT_SECONDS = 1800
-"""Longer than Orbax waits for the slowest process of a save, and than a host takes for its share of
-a checkpoint's bytes. A process that has died is noticed much earlier, by JAX."""
+from configs.errors import UsageError
+from parallel import coordinator
+from parallel.rendezvous import Absent, name_processes
+
+Callback = Callable[..., None]
+
+_POLL_SECONDS = 1.0
+
+_SIGN_SECONDS = 5.0
+"""Time between two signs of a process that works, at most."""
+
+_WORKING_SHARE = 0.1
+"""A process that uses this share of one core, or more, works."""
+
+_ERRORS: dict[str, type[Exception]] = {
+    kind.__name__: kind for kind in (Absent, UsageError, RuntimeError)
+}
 
 _turns: dict[str, Any] = defaultdict(itertools.count)
+_limit_seconds: float | None = None
+
+
+def limit_waiting(seconds: float | None) -> None:
+    """Set how long `agree` waits for another process; None: for ever."""
+    global _limit_seconds
+    _limit_seconds = seconds
 
 
 def agree(name: str, value: Any, decide: Callable[[list[Any]], Any]) -> Any:
@@ -26,38 +50,47 @@ def agree(name: str, value: Any, decide: Callable[[list[Any]], Any]) -> Any:
     Values and results are JSON. decide: called in the first process alone, with the values in the
     order of the processes.
 
-    Raises TimeoutError, which names the first process that did not come, after
-    `LONGEST_WAIT_SECONDS`. If `decide` raises an error, that error in the first process, and
-    RuntimeError in the others.
+    Raises in all processes that came:
+
+    - `Absent`, which names the first process that did not come within the time of `limit_waiting`.
+      As long as any process gives signs of its work (`working`), the time begins anew.
+    - `UsageError` or RuntimeError, if another process has failed at its work.
+
+    If `decide` raises an error: this error in the first process, RuntimeError in the others.
     """
     count, index = jax.process_count(), jax.process_index()
     if count == 1:
         return decide([value])
-    client: Any = distributed.global_state.client
     turn = next(_turns[name])
-    place = f"triform/{name}/{turn}"
+    place = f"{name}/{turn}"
     if index:
-        client.key_value_set(f"{place}/{index}", json.dumps(value))
-        answer = json.loads(_wait(client, f"{place}/answer", 0, name, 2 * LONGEST_WAIT_SECONDS))
+        coordinator.put(f"{place}/{index}", json.dumps(value))
+        answer = json.loads(_wait_for(0, f"{place}/answer", name))
         if "error" in answer:
-            raise RuntimeError(f"process 0 of the run: {answer['error']}")
+            raise _ERRORS[answer["kind"]](answer["error"])
         return answer["result"]
-    answer = {"error": f"it was cut off ({name})"}
+    answer = {"kind": "RuntimeError", "error": f"process 0 of {count} was cut off ({name})"}
     try:
         values = [value]
         for other in range(1, count):
-            values.append(
-                json.loads(_wait(client, f"{place}/{other}", other, name, LONGEST_WAIT_SECONDS))
-            )
-            client.key_value_delete(f"{place}/{other}")
-        answer = {"result": decide(values)}
-    except Exception as error:
-        answer = {"error": str(error)}
+            values.append(json.loads(_wait_for(other, f"{place}/{other}", name)))
+            coordinator.delete(f"{place}/{other}")
+    except (UsageError, RuntimeError) as error:
+        kind = type(error).__name__
+        answer = {"kind": kind if kind in _ERRORS else "RuntimeError", "error": str(error)}
         raise
+    else:
+        try:
+            answer = {"result": decide(values)}
+        except Exception as error:
+            answer["error"] = f"process 0 of {count}: {error}"
+            raise
     finally:
-        client.key_value_set(f"{place}/answer", json.dumps(answer))
+        coordinator.put(f"{place}/answer", json.dumps(answer))
+        if "error" in answer:  # This process may end next, and the store with it.
+            time.sleep(_POLL_SECONDS)
         if turn:  # Everyone has read the last answer before giving this value.
-            client.key_value_delete(f"triform/{name}/{turn - 1}/answer")
+            coordinator.delete(f"{name}/{turn - 1}/answer")
     return answer["result"]
 
 
@@ -66,13 +99,77 @@ def first(values: Sequence[Any]) -> Any:
     return values[0]
 
 
-def _wait(client: Any, key: str, process: int, name: str, seconds: int) -> str:
-    """Return the value of a key once `process` has set it."""
+@contextmanager
+def working() -> Iterator[Callable[[Callback], Callback]]:
+    """Let the other processes wait in `agree` while this one works, however long it takes.
+
+    Yields a function that wraps a callback, such as one that is told of progress: each call of it
+    is a sign of work. Another sign is the time that the process spends on its cores. So a process
+    that stands still, or waits for a disk that does not answer, gives none.
+
+    An error that leaves the context makes the others fail in `agree`, too, with its message.
+    """
+    if jax.process_count() == 1:
+        yield lambda callback: callback
+        return
+    calls, left = 0, threading.Event()
+    period = min(_SIGN_SECONDS, (_limit_seconds or math.inf) / 4)
+
+    def noticed(callback: Callback) -> Callback:
+        def call(*arguments: Any) -> None:
+            nonlocal calls
+            calls += 1
+            callback(*arguments)
+
+        return call
+
+    def give_signs() -> None:
+        calls_before, seconds_before = calls, time.process_time()
+        for number in itertools.count():
+            if left.wait(period):
+                return
+            seconds = time.process_time()
+            if calls != calls_before or seconds - seconds_before >= _WORKING_SHARE * period:
+                _give_sign(number=number)
+            calls_before, seconds_before = calls, seconds
+
+    thread = threading.Thread(target=give_signs, name="signs", daemon=True)
+    thread.start()
+    failed: dict[str, str] = {}
     try:
-        return client.blocking_key_value_get(key, 1000 * seconds)
-    except jax.errors.JaxRuntimeError as error:
-        if "DEADLINE_EXCEEDED" not in str(error):
-            raise
-        raise TimeoutError(
-            f"process {process} of the run did not answer within {seconds} s ({name})"
-        ) from None
+        yield noticed
+    except Exception as error:
+        kind = "UsageError" if isinstance(error, UsageError) else "RuntimeError"
+        failed = {"kind": kind, "error": str(error)}
+        raise
+    finally:
+        left.set()
+        thread.join()
+        if failed:
+            _give_sign(**failed)
+
+
+def _give_sign(**sign: Any) -> None:
+    with suppress(jax.errors.JaxRuntimeError):
+        coordinator.put(f"signs/{jax.process_index()}", json.dumps(sign), replace=True)
+
+
+def _wait_for(process: int, key: str, name: str) -> str:
+    """Return the text of a key once `process` has stored it. Raises the errors of `agree`."""
+    count, seconds = jax.process_count(), _limit_seconds
+    # The first process says who is missing, so that the others wait longer for it.
+    limit = math.inf if seconds is None else seconds if process else 2 * seconds
+    deadline, signs = time.monotonic() + limit, None
+    while True:
+        with suppress(TimeoutError):
+            return coordinator.get(key, min(_POLL_SECONDS, limit / 4))
+        found = coordinator.entries("signs")
+        for number, sign in sorted(found.items()):
+            if "error" in (failed := json.loads(sign)):
+                raise _ERRORS[failed["kind"]](f"process {number} of {count}: {failed['error']}")
+        if signs is not None and found != signs:
+            deadline = time.monotonic() + limit
+        signs = found
+        if time.monotonic() > deadline:
+            who = name_processes({process})
+            raise Absent(f"{who} of {count} did not answer within {limit:g} s ({name})")

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import jax
 
+from parallel import coordinator
 from parallel.rendezvous import name_processes
 
 T = TypeVar("T")
@@ -18,8 +19,6 @@ _LOSS = re.compile("Gloo|NCCL|UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|[Cc]onnectio
 ANSWER_SECONDS = 10.0
 """How long a process waits for the answers of the others. All of them call the roll at about the
 same time: when they have waited for the same thing, each for the same time."""
-
-_KEY = "triform/roll_call"
 
 
 def is_loss(error: Exception) -> bool:
@@ -44,8 +43,9 @@ class RollCall:
         self.answers: dict[int, str] = {}
         if self._count > 1:
             index = jax.process_index()
-            answers = _in_time(lambda: self._gather(index, waiting_in), ANSWER_SECONDS + 5)
-            self.answers = answers or {}
+            if not coordinator.is_gone():
+                answers = _in_time(lambda: self._gather(index, waiting_in), ANSWER_SECONDS + 5)
+                self.answers = answers or {}
 
     @property
     def missing(self) -> set[int]:
@@ -67,25 +67,16 @@ class RollCall:
         """Wait until all that answered are about to end, since JAX in the others aborts as soon as
         one of them has ended."""
         if len(self.answers) > 1:
-            members = sorted(self.answers)
-            _in_time(lambda: _client().wait_at_barrier("triform/end", 5000, members), 6)
+            _in_time(lambda: coordinator.meet("end", 5, self.answers), 6)
 
     def _gather(self, index: int, waiting_in: str) -> dict[int, str]:
-        client, deadline = _client(), time.monotonic() + ANSWER_SECONDS
-        client.key_value_set(f"{_KEY}/{index}", waiting_in, allow_overwrite=True)
+        deadline = time.monotonic() + ANSWER_SECONDS
+        coordinator.put(f"roll_call/{index}", waiting_in, replace=True)
         while True:
-            found = client.key_value_dir_get(_KEY)
-            answers = {int(key.rpartition("/")[2]): what for key, what in found}
+            answers = coordinator.entries("roll_call")
             if len(answers) == self._count or time.monotonic() > deadline:
                 return answers
             time.sleep(0.2)
-
-
-def _client():
-    """Return this process's connection to the coordinator. Orbax, too, takes it from there."""
-    from jax._src.distributed import global_state
-
-    return global_state.client
 
 
 def _in_time(function: Callable[[], T], seconds: float) -> T | None:

@@ -11,6 +11,7 @@ import orbax.checkpoint as ocp
 
 from configs.errors import UsageError
 from training.manifest import ITEMS
+from training.spreading import gather, spread
 from training.trees import Tree, flat
 
 if TYPE_CHECKING:
@@ -56,25 +57,29 @@ def restore_fields(
     """Restore the fields in `target` from one item (`ITEMS`) of a step, with the shardings of
     `target`.
 
+    Each array is read into its shards. What several hosts need, each of them reads a part of.
+
     Raises `UsageError` if the step does not have these arrays in these shapes and dtypes.
     """
     wanted = flat(dict(target))
     if problems := _mismatches(wanted, manifest):
         raise UsageError(f"checkpoint {folder / str(step)}: {problems}")
+    path = (folder / str(step)).absolute()
+    read = spread(wanted, path / item)
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
         restored = checkpointer.restore(
-            (folder / str(step)).absolute(),
+            path,
             args=ocp.args.Composite(
                 **{
                     item: ocp.args.PyTreeRestore(
-                        item=wanted,
-                        restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
+                        item=read,
+                        restore_args=ocp.checkpoint_utils.construct_restore_args(read),
                         partial_restore=True,
                     )
                 }
             ),
         )[item]
-    leaves = [restored[name] for name in wanted]
+    leaves = [gather(restored.pop(name), leaf.sharding) for name, leaf in wanted.items()]
     return jax.tree.unflatten(jax.tree.structure(dict(target)), leaves)
 
 

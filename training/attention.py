@@ -13,7 +13,7 @@ from configs.schema.config import Config
 from model.layers.attend import NATIVE_ATTENTION, AttentionMask, attend, attention_limit
 from model.layers.sharding import activation_sharding
 from parallel.axes import Rules, activation_placement
-from parallel.distributed import any_process
+from parallel.exchange import agree
 from parallel.mesh import flat_mesh
 from training.model_def import compute_dtype
 
@@ -58,7 +58,7 @@ def working_attention(config: Config, mesh: Mesh, notify: Callable[[str], None])
     if limit or chosen == "xla":
         return "xla"
     reason = _failure(chosen, model, config.mesh.rules.model_dump(), mesh, dtype, head_dim)
-    if not any_process(reason is not None):
+    if not agree("attention", reason is not None, any):
         return setting
     reason = reason or "on another host"
     if setting != "auto":

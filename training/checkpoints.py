@@ -22,6 +22,7 @@ import orbax.checkpoint as ocp
 from parallel.distributed import any_process, is_main_process
 from parallel.exchange import agree, first
 from training.best_metric import BestMetric, Evaluation, evaluation_in
+from training.chunks import save_args
 from training.hashes import bytes_on_disk
 from training.manifest import (
     ITEMS,
@@ -131,7 +132,10 @@ class Checkpoints:
                 self._checkpointer.save(
                     self._folder / str(step),
                     args=ocp.args.Composite(
-                        **{name: ocp.args.StandardSave(part) for name, part in items.items()}
+                        **{
+                            name: ocp.args.StandardSave(part, save_args(part))
+                            for name, part in items.items()
+                        }
                     ),
                 )
             except Exception as error:

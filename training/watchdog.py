@@ -38,8 +38,8 @@ class Watchdog:
     report(what): tells the user what was done when nothing moved any more; it may take
         `REPORT_SECONDS`.
 
-    Nothing is watched before the first beat. Enter the context in the main thread only; leaving it
-    restores the handler and the timer of before.
+    Nothing is watched before the first beat, nor between `pause` and the next one. Enter the
+    context in the main thread only; leaving it restores the handler and the timer of before.
     """
 
     def __init__(self, seconds: float | None, report: Callable[[str], None]):
@@ -58,6 +58,11 @@ class Watchdog:
         """Say that what the run does moves, such as by one batch of many."""
         if self._deadline < math.inf:
             self.beat(self._doing)
+
+    def pause(self) -> None:
+        """Stop watching until the next beat."""
+        self._deadline = math.inf
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
     def __enter__(self) -> Self:
         self._timer_before = signal.getitimer(signal.ITIMER_REAL)

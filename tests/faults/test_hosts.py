@@ -1,14 +1,11 @@
 """Two processes are one run: they stop together, and none waits for ever for the other."""
 
-import signal
-
 import pytest
 
 from tests.end_to_end.verbs import metrics
 from tests.faults.cases import HANG_SECONDS, KILLED, STALLED, STEPS, STOPPED
 from tests.selection import few_of
 
-ABORTED = -signal.SIGABRT
 HANGING = {"train__hang_seconds": str(HANG_SECONDS)}
 
 
@@ -57,15 +54,10 @@ def test_a_process_that_stands_still_is_named(case, number):
     goes_on(case)
 
 
-@pytest.mark.full
-def test_a_killed_process_is_named(case):
-    errors = case.run_on_two_hosts(["", "step:5=kill"], expect=[STALLED, KILLED], **HANGING)
-    assert "process 1 of 2 does not answer" in errors[0]
-    goes_on(case)
-
-
-@pytest.mark.full
-def test_if_the_first_process_is_killed_jax_ends_the_others_at_once(case):
-    errors = case.run_on_two_hosts(["step:5=kill", ""], expect=[KILLED, ABORTED], **HANGING)
-    assert "coordination service" in errors[1]
+@pytest.mark.parametrize("number", few_of([0, 1]))
+@pytest.mark.parametrize("point", few_of(["compiling", "step:5"]))
+def test_a_killed_process_is_named(case, number, point):
+    faults = on_process(number, f"{point}=kill")
+    errors = case.run_on_two_hosts(faults, expect=statuses(number, KILLED, STALLED), **HANGING)
+    assert f"process {number} of 2 does not answer" in errors[1 - number]
     goes_on(case)

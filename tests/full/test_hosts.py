@@ -1,8 +1,6 @@
 """Two processes, joined by jax.distributed, are one run: the batches and losses of one process."""
 
 import json
-import socket
-import subprocess
 import sys
 
 import numpy as np
@@ -13,14 +11,13 @@ from data.batches import Batches
 from data.preparation import prepare
 from parallel.feeding import batch_crc32
 from tests.end_to_end.verbs import (
-    ROOT,
     TINY_TEXT,
     command,
-    environment,
     metrics,
     run,
     write_text,
 )
+from tests.full.hosts import on_hosts
 from training.hashes import written_by
 from training.manifest import verify
 
@@ -47,29 +44,7 @@ def on_two_hosts(*verb: str, **fields) -> list[tuple[str, str]]:
 
 def two_processes(command: list[str]) -> list[tuple[str, str]]:
     """A command as two processes that are one run; standard output and error of both."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    processes = [
-        subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env=environment(2)
-            | {
-                "PYTHONPATH": str(ROOT),
-                "JAX_COORDINATOR_ADDRESS": address,
-                "JAX_NUM_PROCESSES": "2",
-                "JAX_PROCESS_ID": str(index),
-            },
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for index in range(2)
-    ]
-    told = [process.communicate(timeout=300) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], "\n\n".join(map(str, told))
-    return told
+    return on_hosts(2, command, devices=2)
 
 
 def run_on_two_hosts(workdir, *, recipe: str = "digits_cnn", **fields) -> list[str]:
@@ -208,35 +183,61 @@ def test_each_host_hashes_what_it_wrote_and_verifies_its_share(tmp_path):
 
 
 AGREE = """
-import sys
+import sys, time
+from configs.errors import UsageError
 from parallel.distributed import initialize_distributed
-initialize_distributed()
+initialize_distributed(seconds=60)
 import jax
-from parallel import exchange
+from parallel.exchange import agree, first, limit_waiting, working
+from parallel.rendezvous import Absent
 
 index = jax.process_index()
 for turn in range(3):
-    assert exchange.agree("sum", index + turn, sum) == 1 + 2 * turn
+    assert agree("sum", index + turn, sum) == 1 + 2 * turn
 try:
-    exchange.agree("error", index, lambda values: 1 / 0)
+    agree("error", index, lambda values: 1 / 0)
 except ZeroDivisionError:
     assert index == 0
 except RuntimeError as error:
-    assert index == 1 and "process 0 of the run: division by zero" in str(error)
-exchange.LONGEST_WAIT_SECONDS = 1
+    assert index == 1 and str(error) == "process 0 of 2: division by zero"
+
+def spin():
+    until = time.monotonic() + 8
+    while time.monotonic() < until:
+        pass
+
+limit_waiting(3)
+for at_work in (spin, lambda: [(time.sleep(0.2), move()) for _ in range(40)]):  # either is a sign
+    if index == 1:
+        with working() as noticed:
+            move = noticed(lambda: None)
+            at_work()
+    assert agree("prepared", index, first) == 0
 try:
     if index == 0:
-        exchange.agree("late", index, sum)
-except TimeoutError as error:
+        agree("late", index, first)
+except Absent as error:
     print(error)
-exchange.LONGEST_WAIT_SECONDS = 60
-exchange.agree("end", None, exchange.first)
+if index == 1:
+    with working():
+        time.sleep(8)  # It is alive, but does not work.
+limit_waiting(60)
+agree("end", None, first)
+try:
+    with working():
+        if index == 1:
+            raise UsageError("no such file")
+    agree("failed", None, first)
+except UsageError as error:
+    assert str(error) == ("no such file" if index else "process 1 of 2: no such file")
+else:
+    assert False
 """
 
 
 def test_processes_agree_and_one_that_does_not_come_is_named():
     told = two_processes([sys.executable, "-c", AGREE])
-    assert told[0][0] == "process 1 of the run did not answer within 1 s (late)\n"
+    assert told[0][0] == "process 1 of 2 did not answer within 3 s (late)\n"
 
 
 FAILS = """
