@@ -7,12 +7,14 @@ python train.py --config=configs/NAME.py --show_batch
 Read this file from top to bottom: configuration, mesh, data, state, and the training loop.
 
 Exit status: 0 done, 1 diverged or not saved, 2 a usage error, 14 nothing moved for
-`train.hang_seconds` or a process did not come, 75 stopped by a signal after saving.
+`train.hang_seconds` or a process did not come, 75 stopped by a signal after saving, 76 wrong values
+were found.
 """
 
 from __future__ import annotations  # Modules that need JAX are imported within functions.
 
 import contextlib
+import functools
 import os
 import socket
 import sys
@@ -248,6 +250,8 @@ class Run:
         from reporting.step_log import StepLog
         from training.best_metric import BestMetric
         from training.checkpoints import Checkpoints
+        from training.corruption import CorruptionChecks
+        from training.loss_spikes import SpikeWatch
 
         config = program.config
         self.config, self.workdir, self.dataset = config, workdir, dataset
@@ -286,7 +290,11 @@ class Run:
         self.watchdog = Watchdog(config.train.hang_seconds, self.stalls.report)
         on_batch = self.watchdog.beat_again
         self.evaluator = make_evaluator(dataset, program, self.log, progress, on_batch)
-        self.step_log = StepLog(program, self.checkpoints, self.log, progress)
+        self.spikes = SpikeWatch(config.train.loss_spikes, workdir)
+        parts = program, self.checkpoints, self.log, progress, self.spikes
+        self.new_step_log = functools.partial(StepLog, *parts)
+        self.step_log = self.new_step_log()
+        self.checks = CorruptionChecks(program)
         rows = local_rows(program.batch_sharding, config.data.global_batch_size)
         self.batches = training_batches(config, dataset, rows)
         self.steps: dict[tuple[tuple[int, ...], ...], Any] = {}
@@ -299,8 +307,10 @@ class Run:
         from reporting.profiler import Profiler
         from training.best_metric import evaluations_in
         from training.checkpoints import NotSaved
+        from training.corruption import CORRUPTED, Corrupted
+        from training.loss_spikes import LossSpike
         from training.restore import find_checkpoint
-        from training.resume import check_same_data, why_finished
+        from training.resume import NotFinite, check_same_data, go_back, why_finished
 
         self.watchdog.beat("verifying the last checkpoint")
         found = list[str]()
@@ -323,9 +333,14 @@ class Run:
             self.log.warn(warning)
         if message := self.checkpoints.metric.not_compared(self.evaluator.history):
             self.log.warn(message)
+        if message := self.checks.compares_little():
+            self.log.warn(message)
         if manifest is not None:
             changes = self.dataset.changes_since(manifest["data"])
             check_same_data(first, changes, self.workdir)
+        self.spikes.go_on_from(manifest)
+        for window in self.spikes.windows:
+            self.log.info(f"{window} are skipped: the loss spiked there")
         if is_main_process():
             write_config(self.config, self.workdir)
             if self.dataset.tokenizer is not None:
@@ -335,19 +350,35 @@ class Run:
         profiler = Profiler(self.config, self.workdir, self.log.warn, done=first)
         try:
             with contextlib.closing(profiler):
-                return self.loop(manifest, signals, profiler)
+                while True:
+                    try:
+                        return self.loop(manifest, signals, profiler)
+                    except (LossSpike, NotFinite) as error:
+                        cause = error.with_traceback(None)  # Its frames hold the state.
+                    self.watchdog.beat("going back to an earlier checkpoint")
+                    parts = self.workdir, self.checkpoints, self.spikes, self.log
+                    manifest = go_back(cause, *parts)
+                    self.evaluator.history = evaluations_in(manifest)
+                    self.step_log = self.new_step_log()
         except Diverged as error:
-            self.log.event("diverged", self.step_log.last_step, str(error))
-            self.log.warn(str(error))
-            self.watchdog.beat("writing the report")
-            samples, lines = self.evaluator.samples, self.evaluator.diagnose()
-            self.log.report("diverged", self.step_log.last_step, samples=samples, diagnosis=lines)
+            self.report_failure("diverged", self.step_log.last_step, error)
             return 1
+        except Corrupted as error:
+            self.report_failure("corrupted", error.step, error)
+            return CORRUPTED
         except NotSaved as error:
             self.log.warn(str(error))
             return 1
         finally:
             self.progress.stop()
+
+    def report_failure(self, status: str, step: int, error: Exception) -> None:
+        """Say why the run ends before its last step, and write its report."""
+        self.log.event(status, step, str(error))
+        self.log.warn(str(error))
+        self.watchdog.beat("writing the report")
+        samples, lines = self.evaluator.samples, self.evaluator.diagnose()
+        self.log.report(status, step, samples=samples, diagnosis=lines)
 
     def first_state(self, manifest: Manifest | None) -> TrainState:
         """Return the state of the checkpoint of `manifest`, or the initial state if it is None."""
@@ -358,7 +389,8 @@ class Run:
             return self.program.initialize(*self.warm_start.load(self.program))
         self.watchdog.beat(f"restoring checkpoint {manifest['step']}")
         self.checkpoints.saved_step = manifest["step"]
-        self.log.go_on_from(manifest["step"], manifest["history"])
+        if not self.steps:  # After a roll-back, this process has its own history.
+            self.log.go_on_from(manifest["step"], manifest["history"])
         return resumed_state(manifest, self.workdir, self.program, self.log.warn)
 
     def loop(self, manifest: Manifest | None, signals: StopSignals, profiler: Profiler) -> int:
@@ -371,6 +403,7 @@ class Run:
         from parallel.feeding import put_batch
         from reporting.start_summary import summarize_start
         from training.ema_statistics import measure_ema
+        from training.resume import skip_batch
 
         first = 0 if manifest is None else manifest["step"]
         train, batch_size = self.config.train, self.config.data.global_batch_size
@@ -378,10 +411,11 @@ class Run:
         beat(f"reading batch {first + 1}")
         example = self.batches[first]
         state = self.first_state(manifest)
-        splits = split_rows(self.dataset, self.config.data)
-        summary = summarize_start(self.program, example, self.dataset.splits["train"], splits)
-        self.log.start(summary, first_step=first)
-        self.compile(example)
+        if not self.steps:  # This is no roll-back.
+            splits = split_rows(self.dataset, self.config.data)
+            summary = summarize_start(self.program, example, self.dataset.splits["train"], splits)
+            self.log.start(summary, first_step=first)
+            self.compile(example)
         beat("waiting for the other processes")
         if any_process(signals.is_received()):
             self.log.event("signal", first, stop_reason(signals))
@@ -393,15 +427,19 @@ class Run:
             beat(f"reading batch {step}")
             with self.step_log.waiting():
                 rows = next(stream)
-            train_step = self.steps.get(shapes_of(rows)) or self.compile(rows)
-            beat(f"step {step}")
-            batch = put_batch(rows, self.program.batch_sharding, batch_size)
-            profiler.begin(step)
-            state, metrics = train_step(state, batch)
-            profiler.end(step, metrics)
-            if train.debug_nans:
-                self.step_log.hunt_nans(step, metrics, state, batch)
-            self.step_log.push(step, metrics, rows)
+            if self.spikes.skips(step):
+                state = skip_batch(state, step)
+                self.step_log.skip_batch(step)
+            else:
+                train_step = self.steps.get(shapes_of(rows)) or self.compile(rows)
+                beat(f"step {step}")
+                batch = put_batch(rows, self.program.batch_sharding, batch_size)
+                profiler.begin(step)
+                state, metrics = self.checks.make_step(train_step, state, batch, step)
+                profiler.end(step, metrics)
+                if train.debug_nans:
+                    self.step_log.hunt_nans(step, metrics, state, batch)
+                self.step_log.push(step, metrics, rows)
             self.checkpoints.check()
 
             stopped = any_process(signals.is_received())
@@ -416,9 +454,9 @@ class Run:
                         self.evaluator.evaluate(state, step)
                         last = last or self.evaluator.staleness() is not None
                     self.step_log.check_skipped(ends=last)
-                    metrics = self.evaluator.metrics_at(step)
+                    evaluated = self.evaluator.metrics_at(step)
                     beat(f"saving step {step}")
-                    if stopped or last or self.checkpoints.is_due(step, metrics):
+                    if stopped or last or self.checkpoints.is_due(step, evaluated):
                         self.save(state, step)
                 self.step_log.restart_clock()
             if stopped or last:
@@ -454,15 +492,17 @@ class Run:
         return train_step
 
     def save(self, state: TrainState, step: int) -> None:
-        """Save the state; the files are written in the background."""
+        """Save the state; the files are written in the background. Raises `Corrupted` if checks
+        are due before a save, and find something."""
         from parallel.products import selected_library
         from reporting.report.machine import versions
 
+        self.checks.check_before_save(state, step)
         past = {
             "evaluations": self.evaluator.history,
             "warmup_steps": self.program.warmup_steps,
             "matrix_products": selected_library(),
-        }
+        } | self.spikes.history
         contents = {
             "config": self.config.model_dump(mode="json"),
             "data": self.dataset.metadata,

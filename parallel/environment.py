@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from configs.errors import UsageError
 from configs.schema.config import Config
 
 MALLOC = {
@@ -30,7 +31,9 @@ calls it: the main thread. In any other thread, the heap is limited to 64 MiB; l
 be mapped anew, and their pages cleared, in each step."""
 
 DETERMINISTIC_GPU = "--xla_gpu_deterministic_ops=true"
-"""Also switches off autotuning, which may choose different algorithms in each run."""
+"""Excludes operations whose results depend on the order of threads (it includes the flag
+`xla_gpu_exclude_nondeterministic_ops`), and switches off autotuning, which may choose different
+algorithms in each run."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,10 @@ class Setting:
 
 
 def planned_environment(config: Config) -> list[Setting]:
-    """Return the settings that `set_environment` would make, without making them."""
+    """Return the settings that `set_environment` would make, without making them.
+
+    Raises `UsageError` if the user's `XLA_FLAGS` forbid what a field asks for.
+    """
     platform = guess_platform()
     planned = []
     if config.train.tune_environment and platform == "cpu" and _malloc_is_glibc():
@@ -55,9 +61,14 @@ def planned_environment(config: Config) -> list[Setting]:
         ]
         reason = "runs steps in the main thread, whose memory is kept"
         planned.append(Setting(ASYNC_DISPATCH, "False", reason))
-    flag = DETERMINISTIC_GPU.partition("=")[0]
-    if config.train.deterministic and platform == "gpu" and flag not in _xla_flags():
-        planned.append(Setting("XLA_FLAGS", DETERMINISTIC_GPU, "train.deterministic"))
+    field = config.train.repeatable_field
+    if field is not None and platform == "gpu":
+        flag = DETERMINISTIC_GPU.partition("=")[0]
+        given = [one for one in _xla_flags().split() if one.partition("=")[0] == flag]
+        if given and given[-1].lower() not in (flag, DETERMINISTIC_GPU, f"{flag}=1"):
+            raise UsageError(f"{field} needs {DETERMINISTIC_GPU}: remove {given[-1]} of XLA_FLAGS")
+        if not given:
+            planned.append(Setting("XLA_FLAGS", DETERMINISTIC_GPU, field))
     return planned
 
 

@@ -69,7 +69,8 @@ def select_products(config: Config, mesh: Mesh, manifest: Mapping[str, Any] | No
     """Select the library for matrix products, for programs compiled afterwards. Return its name.
 
     config: `train.matrix_products` is the name of the library, or `auto`: oneDNN for products in
-        bfloat16 on one CPU device, where it is right and `GAIN` times as fast; else XLA.
+        bfloat16 on one CPU device, where it is right and `GAIN` times as fast; else XLA. As the
+        speed is measured, two runs may differ: with `train.deterministic`, `auto` is XLA.
     manifest: that of a checkpoint of the run; `auto` takes again what it says, if that works here.
 
     Raises `configs.UsageError` for oneDNN if the mesh is not a single CPU device, or if a small
@@ -79,7 +80,8 @@ def select_products(config: Config, mesh: Mesh, manifest: Mapping[str, Any] | No
     if asked == "auto" and manifest is not None:
         return reuse_library(config, mesh, manifest)
     in_bfloat16 = config.precision.products == "bfloat16"
-    if asked == "xla" or (asked == "auto" and not (_is_one_cpu(mesh) and in_bfloat16)):
+    may_choose = _is_one_cpu(mesh) and in_bfloat16 and not config.train.deterministic
+    if asked == "xla" or (asked == "auto" and not may_choose):
         return use_library("xla")
     flag = "train.matrix_products=onednn"
     if not _is_one_cpu(mesh):

@@ -7,10 +7,13 @@ of steps done) and `what`, a text. The events:
     resumed    it goes on from the checkpoint of `step`
     fell_back  a newer checkpoint is not used
     saved      the checkpoint of `step` is complete
-    skipped    `step` changed nothing, because its loss, gradient or update was not finite
+    skipped    `step` changed nothing, because its loss, gradient or update was not finite, or
+               because its batch is skipped after a loss spike
+    rolled_back  the loss has spiked, and the run goes on from the checkpoint of `step`
     signal     a signal stopped the run
     stalled    nothing moved any more, or another process is gone
-    diverged   too many steps were skipped
+    corrupted  wrong values were found in `step`
+    diverged   too many steps were skipped, or the loss has spiked too often
     finished   the last step is done
 """
 

@@ -39,7 +39,7 @@ class Profiler:
     def begin(self, step: int) -> None:
         """Start the trace if `step` is the first to trace. Call this before the step is
         dispatched."""
-        if step == self._first:
+        if step == self._first and not self._tracing:  # It is, after a roll-back.
             jax.profiler.start_trace(self._folder)
             self._tracing = True
         if self._tracing:

@@ -144,6 +144,13 @@ class RunLog:
         self.event("resumed", step, f"from checkpoint {step}")
         self.info(f"going on from checkpoint {step}")
 
+    def go_back_to(self, step: int) -> None:
+        """Cut the log of metrics to `step`, an earlier one, from which the run goes on."""
+        for number, log in enumerate(self._logs):
+            if isinstance(log, MetricLog):
+                log.close()
+                self._logs[number] = MetricLog(self._workdir, first_step=step, notify=self.info)
+
     def report(
         self, status: str, step: int, *, test: Mapping[str, float] | None = None, **pages: Any
     ) -> Path | None:

@@ -12,6 +12,7 @@ from reporting.run_log import RunLog
 from reporting.step_meter import Ready, StepMeter, count_tokens
 from training.checkpoints import Checkpoints
 from training.divergence import check_skipped
+from training.loss_spikes import SpikeWatch
 from training.program import TrainProgram
 from training.scalars import Scalars
 from training.step import TrainState
@@ -21,11 +22,18 @@ class StepLog:
     """Logs each step once the next one is dispatched, and stops a run that diverges.
 
     A skipped step is one that changed nothing, because its loss, gradient or update was not finite.
-    `last_step` is the last step whose metrics were read.
+    `last_step` is the last step whose metrics were read, or whose batch was skipped.
+
+    spikes: watches the losses. From its errors on, this object is of no more use.
     """
 
     def __init__(
-        self, program: TrainProgram, checkpoints: Checkpoints, log: RunLog, progress: Progress
+        self,
+        program: TrainProgram,
+        checkpoints: Checkpoints,
+        log: RunLog,
+        progress: Progress,
+        spikes: SpikeWatch,
     ):
         self._program, self._config = program, program.config
         self._meter = StepMeter(
@@ -33,6 +41,7 @@ class StepLog:
             peak_examples_per_second=program.peak_examples_per_second,
         )
         self._checkpoints, self._log, self._progress = checkpoints, log, progress
+        self._spikes = spikes
         self._skipped = 0  # consecutive skipped steps up to `last_step`
         self.last_step = 0
         self.waiting, self.restart_clock = self._meter.waiting, self._meter.restart_clock
@@ -42,12 +51,19 @@ class StepLog:
 
         rows: this process's rows of the batch.
 
-        Raises `Diverged` after too many skipped steps.
+        Raises `Diverged` after too many skipped steps or loss spikes, `LossSpike` after a spike.
         """
         known: dict[str, float] = count_tokens(rows)
         if self._config.train.log_batch_crc32:
             known["batch_crc32"] = batch_crc32(rows)
         self._read(self._meter.push(step, metrics, **known))
+
+    def skip_batch(self, step: int) -> None:
+        """Note that the batch of `step` is skipped, after logging the previous step. Raises the
+        same errors as `push`."""
+        self.drain()
+        self.last_step = step
+        self._log.event("skipped", step, "its batch is skipped: the loss spiked here")
 
     def hunt_nans(
         self, step: int, metrics: Scalars, state: TrainState, batch: Mapping[str, Any]
@@ -68,7 +84,7 @@ class StepLog:
         self._log.warn(f"step {step} again, one operation at a time: {text}")
 
     def drain(self) -> None:
-        """Wait for the last pushed step, and log it. Raises the same error as `push`."""
+        """Wait for the last pushed step, and log it. Raises the same errors as `push`."""
         self._read(self._meter.drain())
 
     def check_skipped(self, *, ends: bool = False) -> None:
@@ -94,3 +110,5 @@ class StepLog:
                 self._log.write(step, metrics)
             self._progress.update(step, metrics)
             self.check_skipped()
+            newest = self._checkpoints.newest_up_to
+            self._spikes.watch(step, metrics["loss"], newest, self._log.warn)

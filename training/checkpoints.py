@@ -171,6 +171,14 @@ class Checkpoints:
         if self.saved_step != step:
             raise NotSaved(self._failure_text(f"checkpoint {step} is not saved"))
 
+    def newest_up_to(self, wanted: int, latest: int) -> int | None:
+        """Return the newest finished step up to `wanted`; if there is none, the newest up to
+        `latest`; None if there is none either. All processes must call this: the first decides."""
+        self.wait()
+        steps = agree("finished-steps", finished_steps(self._folder), first)
+        known = [step for step in steps if step <= latest]
+        return max([step for step in known if step <= wanted] or known, default=None)
+
     def best(self) -> float | None:
         """Return the best finite value of the metric among the finished steps; None if there is
         none."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from configs.files import write_durably
 from training.manifest import MANIFEST, Damaged, StepLock, check_files, read_manifest, verify
 
-BESIDE = ("config.json", "tokenizer.json", "metrics.jsonl")
+BESIDE = ("config.json", "tokenizer.json", "metrics.jsonl", "loss_spikes.json")
 """What a run needs of its workdir to go on, beside the checkpoints."""
 
 

@@ -11,8 +11,11 @@ import optax
 from jax.sharding import Mesh, NamedSharding
 
 from configs.data_spec import DataSpec
+from configs.errors import UsageError
 from configs.schema.config import Config
+from configs.schema.model import ResNet
 from model.architectures import parameter_count
+from model.resnet_stages import has_large_stem
 from parallel.axes import replicated
 from training.flops import flops_per_example, peak
 from training.model_def import ModelDef, build_model_def, compile_for_mesh
@@ -100,7 +103,10 @@ def build_program(
 
     attention: the result of `working_attention`.
     warmup: number of warm-up steps; None takes that of a new run.
+
+    Raises `UsageError` for settings that do not fit the data, the model or the devices.
     """
+    check_repeatable(config, data_spec, mesh.devices.flat[0].platform)
     model_def = build_model_def(config, data_spec, mesh, attention=attention)
     task, graph, rules = model_def.task, model_def.graph, model_def.rules
     optimizer = build_optimizer(config, graph.axes())
@@ -145,6 +151,23 @@ def build_program(
             out_shardings=everywhere,
         ),
     )
+
+
+def check_repeatable(config: Config, data_spec: DataSpec, platform: str) -> None:
+    """Raise `UsageError` if a step has to have the same result each time it is computed, and can't
+    on this platform.
+
+    On GPUs, the gradient of a maximum over patches that overlap has no deterministic form in XLA
+    (docs/determinism.md of openxla/xla).
+    """
+    model, field = config.model, config.train.repeatable_field
+    if platform != "gpu" or field is None or not isinstance(model, ResNet):
+        return
+    if has_large_stem(model.stem, (data_spec.image_shape or (1, 1))[:2]):
+        raise UsageError(
+            f"{field} can't be on GPUs with the max pooling of model.stem={model.stem}: use "
+            f"model.stem=small, or leave out {field}"
+        )
 
 
 def _branches(mesh: Mesh) -> bool:

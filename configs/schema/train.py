@@ -58,6 +58,51 @@ class LoRA(Settings):
         return dict.fromkeys(("alpha", "on", "train_also"), "train.lora.rank is none")
 
 
+class LossSpikes(Settings):
+    """What a run does about spikes of its loss: it goes back, and skips the batches that led to
+    them."""
+
+    skip_batches: Count | None = field(
+        None,
+        "Number of batches to skip after a spike: the last ones up to its end. The run first goes "
+        "back to a checkpoint from before the spike. none: spikes are ignored.",
+        unit="batches",
+        mutable_on_resume=True,
+        aliases=("loss_spike_skip", "skip_data_batches", "spike_skip_batches"),
+    )
+    threshold: PositiveNumber = field(
+        8.0,
+        "A loss is high if it is above the median of the last 100 losses by more than this many "
+        "times their spread (1.48 median deviations, at least 1 % of the median).",
+        mutable_on_resume=True,
+        aliases=("loss_spike_threshold", "spike_threshold"),
+    )
+    steps: Count = field(
+        3,
+        "Number of high losses in a row that are a spike.",
+        unit="steps",
+        mutable_on_resume=True,
+    )
+    max_rollbacks: Count = field(
+        3,
+        "The run ends as diverged at the next spike after it went back this many times.",
+        mutable_on_resume=True,
+    )
+
+    def check(self) -> None:
+        if self.skip_batches is not None and self.skip_batches < self.steps:
+            raise ValueError(
+                f"train.loss_spikes.skip_batches={self.skip_batches} is less than the "
+                f"train.loss_spikes.steps={self.steps} steps of a spike: skip at least these"
+            )
+
+    def unused_fields(self) -> dict[str, str]:
+        if self.skip_batches is not None:
+            return {}
+        why = "train.loss_spikes.skip_batches is none"
+        return dict.fromkeys(("threshold", "steps", "max_rollbacks"), why)
+
+
 class Train(Settings):
     """How long training lasts, and what happens during it."""
 
@@ -143,6 +188,25 @@ class Train(Settings):
         unit="steps",
         mutable_on_resume=True,
     )
+    loss_spikes: LossSpikes = field(
+        LossSpikes(), "Roll-back to a checkpoint after a spike of the loss."
+    )
+    recompute_every_steps: Count | None = field(
+        None,
+        "Steps between those that are computed twice: the run ends with an error if the results "
+        "differ in one bit. Needs a copy of the state on the host. none: no step is.",
+        unit="steps",
+        mutable_on_resume=True,
+        aliases=("sdc_check_every", "recompute_interval"),
+    )
+    compare_replicas_every_steps: Count | None = field(
+        None,
+        "Steps between comparisons of all copies of each array on different devices, which are "
+        "also compared before each save; the run ends with an error if they differ. none: never.",
+        unit="steps",
+        mutable_on_resume=True,
+        aliases=("replica_check_every", "check_replicas_every_steps"),
+    )
     hang_seconds: Count | None = field(
         1800,
         "The run ends with an error if nothing moves for this long: no step, batch, save or other "
@@ -165,12 +229,14 @@ class Train(Settings):
     matrix_products: Literal["auto", "xla", "onednn"] = field(
         "auto",
         "Library for matrix products and convolutions; onednn works on a single CPU device, and "
-        "compiles at each start. auto takes it where it is much faster, and keeps its choice on resume.",
+        "compiles at each start. auto takes it where it is much faster, and keeps its choice on "
+        "resume; with train.deterministic it takes xla.",
         mutable_on_resume=True,
     )
     deterministic: bool = field(
         False,
-        "Whether GPU results are deterministic, at lower speed. CPU and TPU results always are.",
+        "Whether two runs on the same devices, with the same versions, are equal bit by bit. On "
+        "GPUs this costs speed; on CPUs and TPUs it changes only what is chosen by timing.",
         mutable_on_resume=True,
         aliases=("determinism", "full_determinism"),
     )
@@ -204,6 +270,13 @@ class Train(Settings):
                 f"train.profile_from_step={first} is behind the last step, "
                 f"train.steps={self.steps}: take an earlier one"
             )
+
+    @property
+    def repeatable_field(self) -> str | None:
+        """Name of the field for which a step has to have the same result, bit by bit, whenever and
+        wherever it is computed from the same inputs; None if there is none."""
+        fields = "deterministic", "recompute_every_steps", "compare_replicas_every_steps"
+        return next((f"train.{name}" for name in fields if getattr(self, name)), None)
 
     @property
     def length_field(self) -> str:

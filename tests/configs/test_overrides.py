@@ -46,6 +46,7 @@ RESIZED = {"data.augmentation.crop": "random_resized"}
 RANDOM = {"data.augmentation.randaugment_layers": "2"}
 WITH_FILE = {"data.tokenizer.kind": "file"}
 LORA = {"train.lora.rank": "4"}
+SPIKES = {"train.loss_spikes.skip_batches": "100"}
 TALK = {"data.source": "conversations"}
 SPEECH = {
     "task.name": "speech_recognition",
@@ -95,6 +96,12 @@ SETTABLE = {
     "train.ema_decay": ({}, ".999", 0.999),
     "train.stop_after_evaluations": ({}, "3", 3),
     "train.max_skipped_steps": ({}, "1", 1),
+    "train.loss_spikes.skip_batches": ({}, "200", 200),
+    "train.loss_spikes.threshold": (SPIKES, "5", 5.0),
+    "train.loss_spikes.steps": (SPIKES, "10", 10),
+    "train.loss_spikes.max_rollbacks": (SPIKES, "1", 1),
+    "train.recompute_every_steps": ({}, "1000", 1000),
+    "train.compare_replicas_every_steps": ({}, "100", 100),
     "train.hang_seconds": ({}, "60", 60),
     "train.log_batch_crc32": ({}, "true", True),
     "train.tune_environment": ({}, "false", False),

@@ -41,7 +41,7 @@ HANG_SECONDS = 25
 """For runs that are to hang: longer than each part of such a small run takes."""
 
 RECIPE = "--config=configs/shakespeare_char.py"
-KILLED, STOPPED, STALLED = -signal.SIGKILL, 75, 14
+KILLED, STOPPED, STALLED, CORRUPTED = -signal.SIGKILL, 75, 14, 76
 
 
 class Case:
@@ -49,7 +49,12 @@ class Case:
 
     say(text): notes what was done, or found.
     undisturbed(): returns the outcome of the run without faults.
+    devices: number of devices of each process.
+    skipped: steps whose batches the run skips.
     """
+
+    devices = 1
+    skipped: Sequence[int] = ()
 
     def __init__(
         self,
@@ -72,7 +77,7 @@ class Case:
         return subprocess.Popen(
             [sys.executable, script, faults, RECIPE, f"--workdir={self.workdir}", *overrides],
             cwd=ROOT,
-            env=environment() | dict(place or {}),
+            env=environment(self.devices) | dict(place or {}),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -121,30 +126,47 @@ class Case:
     def events(self) -> list[tuple[str, int]]:
         return [(event["event"], event["step"]) for event in read_events(self.workdir)]
 
-    def resumes_twice(self) -> None:
+    def sibling(self, name: str) -> "Case":
+        """Returns a case like this one in another workdir, which nothing has disturbed yet."""
+        other = Case(self.workdir.with_name(name), self.fields, self.say, self._undisturbed)
+        other.devices, other.skipped = self.devices, self.skipped
+        return other
+
+    def compare_with(self, other: "Case") -> None:
+        """Takes the outcome of `other` for that of the run without faults."""
+        found = other.outcome()
+        self._undisturbed = lambda: found
+
+    def outcome(self) -> tuple[str, list[int]]:
+        return outcome(self.workdir, self.skipped)
+
+    def resumes_twice(self, faults: str = "") -> None:
         """Resumes the run, stops it on the way, resumes it again, and compares it with the run that
-        was never disturbed."""
+        was never disturbed. faults: those that do not go away."""
         first = self.saved
-        self.run(f"step:{min(first + 2, STEPS - 1)}=term", expect=STOPPED)
+        steps = [step for step in range(first + 2, STEPS) if step not in self.skipped]
+        stop = f"step:{min([*steps, STEPS - 1])}=term"
+        self.run(",".join(filter(None, (faults, stop))), expect=STOPPED)
         second = self.saved
         assert first < second < STEPS
-        self.run()
+        self.run(faults)
         assert_is_clean(self.workdir)
-        arrays, batches = outcome(self.workdir)
+        arrays, batches = self.outcome()
         expected_arrays, expected_batches = self._undisturbed()
         assert batches == expected_batches, "it read other batches"
         assert arrays == expected_arrays, "its arrays differ"
         self.say(f"went on from {first} and {second}; arrays and {len(batches)} batches are equal")
 
 
-def outcome(workdir: Path) -> tuple[str, list[int]]:
-    """Returns the hash of all arrays of the last step, and that of each batch."""
+def outcome(workdir: Path, skipped: Sequence[int] = ()) -> tuple[str, list[int]]:
+    """Returns the hash of all arrays of the last step, and that of each batch. skipped: steps whose
+    batches are skipped."""
     digest = hashlib.sha256()
     for name, array in sorted(arrays_of(workdir, STEPS).items()):
         digest.update(f"{name} {array.dtype} {array.shape}".encode())
         digest.update(np.asarray(array).tobytes())
     lines = metrics(workdir)
-    assert list(lines) == list(range(1, STEPS + 1))
+    assert list(lines) == [step for step in range(1, STEPS + 1) if step not in skipped]
     return digest.hexdigest(), [line["batch_crc32"] for line in lines.values()]
 
 

@@ -1,7 +1,8 @@
 """Runs train.py with a fault: python faulty.py POINT=ACTION[,POINT=ACTION...] ARGUMENTS
 
-POINT is a place in a run, `step:7` or `compiling`; ACTION is what happens there, once. The product
-has no code for faults: functions that a run calls are wrapped here.
+POINT is a place in a run, `step:7` or `compiling`; ACTION is what happens there, once; or what is
+wrong with values there, in each of the steps (`batch:7-9=nan`, `wrong_values.py`). The product has
+no code for faults: functions that a run calls are wrapped here.
 """
 
 import contextlib
@@ -141,6 +142,8 @@ def put(point: str, act: Act) -> None:
             before(training.checkpoints, "write_manifest", act, at(step))
         case "saved":  # older steps are not deleted yet
             after(training.checkpoints, "write_manifest", act, at(step))
+        case "gone_back":  # to an earlier checkpoint, and recorded it
+            after(reporting.run_log.RunLog, "go_back_to", act, always)
         case "deleting":  # the older step `step`
             before(training.checkpoints, "remove_step", act, at(step))
         case "finishing":
@@ -152,11 +155,17 @@ def put(point: str, act: Act) -> None:
 if __name__ == "__main__":
     import train
     from configs.reading.command_line import run_verb
+    from tests.faults import wrong_values
 
     _, faults, *arguments = sys.argv
     for fault in filter(None, faults.split(",")):
         place, _, action = fault.partition("=")
-        put(place, ACTIONS[action])
+        if action in ACTIONS:
+            put(place, ACTIONS[action])
+            continue
+        place, _, steps = place.partition(":")
+        begin, _, end = steps.partition("-")
+        wrong_values.put(place, range(int(begin), int(end or begin) + 1), action)
     sys.argv = ["train.py", *arguments]
     with contextlib.suppress(AttributeError):
         sys.modules["__main__"].__doc__ = train.__doc__

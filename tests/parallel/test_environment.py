@@ -8,6 +8,7 @@ from statistics import median
 
 import pytest
 
+from configs.errors import UsageError
 from configs.reading.recipes import load_config
 from configs.schema.config import Config
 from parallel import environment
@@ -118,6 +119,24 @@ def test_a_deterministic_gpu_gets_its_flag_beside_the_users_own(monkeypatch):
     assert os.environ["XLA_FLAGS"] == both
     environment.set_environment(load(deterministic="true"))
     assert os.environ["XLA_FLAGS"] == both
+
+
+@pytest.mark.parametrize("name", ["recompute_every_steps", "compare_replicas_every_steps"])
+def test_checks_that_compare_bits_need_a_deterministic_gpu(name, monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    environment.set_environment(load(**{name: "10"}))
+    assert os.environ["XLA_FLAGS"] == environment.DETERMINISTIC_GPU
+
+
+def test_a_flag_that_forbids_what_is_asked_for_is_refused(monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    flag = "--xla_gpu_deterministic_ops=false"
+    monkeypatch.setenv("XLA_FLAGS", f"--xla_dump_to=/nowhere {flag}")
+    with pytest.raises(UsageError, match=rf"train\.deterministic needs .*: remove {flag} of"):
+        environment.planned_environment(load(deterministic="true"))
+    assert environment.planned_environment(load()) == []
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    environment.planned_environment(load(deterministic="true"))
 
 
 def test_explain_tells_of_it():

@@ -350,6 +350,8 @@ def test_auto_takes_onednn_for_bfloat16_on_one_device_where_it_is_much_faster(
     assert selected(monkeypatch, gain=1.9, **in_bfloat16) == "xla"
     assert selected(monkeypatch, gain=9) == "xla"
     assert selected(monkeypatch, gain=9, mesh__data="8", **in_bfloat16) == "xla"
+    repeatable = in_bfloat16 | {"train__deterministic": "true"}  # Timing must not decide.
+    assert selected(monkeypatch, gain=9, **repeatable) == "xla"
 
 
 def test_a_resumed_run_keeps_what_it_took_unless_told_otherwise(by_onednn, monkeypatch):

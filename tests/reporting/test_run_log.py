@@ -39,3 +39,20 @@ def test_only_warnings_are_marked_in_the_report_and_older_notices_are_kept(tmp_p
     assert "a picture is broken" in lists["panel marked"]
     assert "going on" not in lists["panel marked"]
     assert "going on from checkpoint 20" in lists["panel"]
+
+
+def test_a_run_that_goes_back_cuts_its_metrics_and_keeps_its_messages(tmp_path, capfd):
+    run_log = log_in(tmp_path)
+    run_log.open(0)
+    for step in (1, 2, 3):
+        run_log.write(step, {"loss": float(step)})
+    run_log.warn("the loss has spiked")
+    run_log.go_back_to(1)
+    run_log.write(2, {"loss": 20.0})
+    assert [(line["step"], line["loss"]) for line in run_log.read_metrics()] == [
+        (1, 1.0),
+        (2, 20.0),
+    ]
+    assert run_log.history["notices"] == ["the loss has spiked"]
+    run_log.close()
+    assert "cut to step 1" in capfd.readouterr().err
