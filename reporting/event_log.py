@@ -7,6 +7,7 @@ of steps done) and `what`, a text. The events:
     resumed    it goes on from the checkpoint of `step`
     fell_back  a newer checkpoint is not used
     saved      the checkpoint of `step` is complete
+    mirrored   the mirror has the checkpoint of `step`, whole
     skipped    `step` changed nothing, because its loss, gradient or update was not finite
     signal     a signal stopped the run
     stalled    nothing moved any more, or another process is gone
