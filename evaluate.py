@@ -78,9 +78,9 @@ def main(argv: Sequence[str]) -> int:
     is_exported = getattr(arguments, "from") is not None and arguments.workdir is not None
     data_from = Path(arguments.workdir) if is_exported else source.path
     config = with_workdir_tokenizer(source.config, data_from)
-    check_data(config, arguments.overrides)
     if arguments.predictions is not None:
         check_predictions(Path(arguments.predictions))
+    check_data(config, arguments.overrides)
     set_environment(config)
 
     import jax
