@@ -324,9 +324,7 @@ class Run:
 
         first, manifest = find_checkpoint(self.workdir, warn) or (0, None)
         if self.mirror is not None:
-            self.mirror.begin(
-                lambda step: self.log.event("mirrored", step), self.watchdog.beat_again
-            )
+            self.mirror.begin(lambda step: self.log.event("mirrored", step))
         if manifest is not None:
             self.evaluator.history = evaluations_in(manifest)
         if reason := why_finished(self.config, self.workdir, first, self.evaluator.staleness()):
@@ -521,7 +519,7 @@ class Run:
         self.watchdog.beat("waiting until everything is saved")
         self.checkpoints.close()
         if self.mirror is not None:
-            self.mirror.wait(self.log.warn)
+            self.mirror.wait(self.log.warn, self.watchdog.beat_again)
         self.log.close()
 
 

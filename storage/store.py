@@ -27,8 +27,9 @@ PIECE = 16 << 20
 THREADS = 8
 """Objects that are read or written at once."""
 
-_TIMEOUT_SECONDS = 120
-"""Longest time of one request to Google Cloud Storage; s3fs has time-outs of its own."""
+_SILENT_SECONDS = 600
+"""How long Google Cloud Storage may not answer, while it gets 50 MB at most; s3fs has time-outs of
+its own."""
 
 Item, Result = TypeVar("Item"), TypeVar("Result")
 
@@ -130,7 +131,10 @@ def _file_system(scheme: str) -> Any:
     if scheme == "gs":
         # Without it, gcsfs asks each bucket for its kind through a second library.
         os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
-        options["requests_timeout"] = _TIMEOUT_SECONDS
+        import aiohttp
+
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=_SILENT_SECONDS)
+        options["requests_timeout"] = timeout
     import fsspec
 
     return fsspec.filesystem(scheme, **options)
@@ -263,15 +267,12 @@ class FolderStore:
         path = self.folder / name
         with self._errors(name):
             make_folder(path.parent)
-            temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.writing")
             try:
-                temporary.write_bytes(content)
-                sync_file(temporary)
-                os.link(temporary, path)
+                with path.open("xb") as file:
+                    file.write(content)
             except FileExistsError:
                 return False
-            finally:
-                temporary.unlink(missing_ok=True)
+            sync_file(path)
         return True
 
     def upload(self, name: str, path: Path) -> None:

@@ -4,6 +4,7 @@ The copy is a workdir of its own, which a run never writes to.
 """
 
 import contextlib
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -75,7 +76,9 @@ def _fetch(step: Store, target: Path) -> None:
             if read_manifest(target)["digest"] == read_remote_manifest(step)["digest"]:
                 return
         # Another run was begun at this URL.
-        if not remove_step(target):
+        if not (target / MANIFEST).exists():
+            shutil.rmtree(target)
+        elif not remove_step(target):
             raise UsageError(f"{target}, an earlier {step.url}, is in use: try again later")
     fetch_step(step, target)
 

@@ -8,7 +8,9 @@ off is done by the next one. The lease in the mirror (`storage.lease`) keeps oth
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Self
 
 from configs.errors import StorageError, UsageError
@@ -61,10 +63,11 @@ class Mirror:
         self._store = open_store(url)
         self._lease, self._lease_lock = Lease(self._store), threading.Lock()
         self._taken_by: str | None = None
-        self._messages: list[str] = []
+        self._messages = SimpleQueue[str]()
         self._failures, self.is_complete = 0, False
         self._copied: dict[str, Entry] = {}  # Small files, as they were copied last.
-        self._moved, self._on_mirrored = nothing, _ignore
+        self._damaged = set[int]()  # Steps of the mirror that are to be replaced.
+        self._moves, self._on_mirrored = 0, _ignore
         self._changed = threading.Condition()
         self._asked = self._done = 0  # Requests, and how many of them are carried out.
         self._left = threading.Event()
@@ -88,7 +91,7 @@ class Mirror:
         """
         folder = self._workdir / CHECKPOINTS
         newest = max(finished_steps(folder), default=-1)
-        steps = steps_in(self._store)
+        steps = steps_in(self._store.below(CHECKPOINTS))
         wanted, manifests = {}, {}
         for number, step in steps.items():
             try:
@@ -120,6 +123,7 @@ class Mirror:
                 try:
                     fetch_step(step, folder / str(number))
                 except Damaged as damage:
+                    self._damaged.add(number)
                     self._notify(f"checkpoint {number} is not used: {damage}")
         fetched = [step for step in finished_steps(folder) if step > newest]
         if fetched:
@@ -129,13 +133,10 @@ class Mirror:
         elif newest < 0:
             raise self._nothing_whole()
 
-    def begin(self, on_mirrored: Callable[[int], None], moved: Callable[[], None]) -> None:
-        """Start copying.
-
-        on_mirrored: called, in another thread, with each step that the mirror has now.
-        moved: called, in another thread, after each file.
-        """
-        self._on_mirrored, self._moved = on_mirrored, moved
+    def begin(self, on_mirrored: Callable[[int], None]) -> None:
+        """Start copying. on_mirrored: called, in another thread, with each step that the mirror has
+        now."""
+        self._on_mirrored = on_mirrored
         self._copying.start()
         self.request()
 
@@ -148,23 +149,24 @@ class Mirror:
     def check(self, warn: Notify) -> None:
         """Call `warn` with messages about copies that failed. Raises `NotSaved` if another process
         has taken over the mirror, so that two would train the same run."""
-        messages, self._messages = self._messages, []
-        for text in messages:
-            warn(text)
+        self._tell(warn)
         if self._taken_by is not None:
             raise NotSaved(
                 f"{self.url} was taken over by {self._taken_by}, as this run had not renewed its "
                 "lock: this run ends"
             )
 
-    def wait(self, warn: Notify) -> None:
-        """Wait until the last requested copy is done, and tell what happened."""
+    def wait(self, warn: Notify, on_move: Callable[[], None] = nothing) -> None:
+        """Wait until the last requested copy is done, and tell what happened. on_move: called
+        again and again while files are copied."""
+        moves = self._moves
         with self._changed:
             while self._done < self._asked and self._copying.is_alive():
                 self._changed.wait(1)
-        messages, self._messages = self._messages, []
-        for text in messages:
-            warn(text)
+                if moves != self._moves:
+                    moves = self._moves
+                    on_move()
+        self._tell(warn)
 
     def __enter__(self) -> Self:
         return self
@@ -211,7 +213,7 @@ class Mirror:
                     self._failures = 0
             except (StorageError, Damaged, OSError) as error:
                 self._failures += 1
-                self._messages.append(
+                self._messages.put(
                     f"the mirror {self.url} is not up to date: {error}; failure {self._failures} "
                     "in a row; the next save tries it again"
                 )
@@ -223,11 +225,13 @@ class Mirror:
         """Make the mirror like the workdir."""
         self._copy_files()
         folder = self._workdir / CHECKPOINTS
-        mine, theirs = finished_steps(folder), steps_in(self._store)
         steps = self._store.below(CHECKPOINTS)
+        mine, theirs = finished_steps(folder), steps_in(steps)
         for number in reversed(mine):
-            if number in theirs:
+            if number in theirs and number not in self._damaged:
                 continue
+            if number in theirs:
+                remove_remote_step(theirs[number])
             try:
                 target = steps.below(str(number))
                 upload_step(
@@ -235,11 +239,13 @@ class Mirror:
                 )
             except FileNotFoundError:  # The run has just deleted it.
                 continue
+            self._damaged.discard(number)
             self._on_mirrored(number)
         for number, step in theirs.items():
             if number not in mine and number < max(mine, default=0):
-                remove_remote_step(step)
-        for number, step in unfinished_in(self._store).items():
+                with suppress(Damaged):  # Its manifest does not say which files are its own.
+                    remove_remote_step(step)
+        for number, step in unfinished_in(steps).items():
             if number not in mine:
                 clean(step)
 
@@ -260,6 +266,15 @@ class Mirror:
                 raise StorageError(f"{self.url}/{name} is not what was written")
             self._copied[name] = entry
             self._moved()
+
+    def _moved(self) -> None:
+        self._moves += 1
+
+    def _tell(self, warn: Notify) -> None:
+        """Call `warn` with the messages that have come."""
+        with suppress(Empty):
+            while True:
+                warn(self._messages.get_nowait())
 
     def _fetch_files(self) -> None:
         """Copy the small files of the mirror to the workdir."""

@@ -54,14 +54,14 @@ def steps_in(store: Store) -> dict[int, Store]:
     return {number: steps.below(str(number)) for number in _numbers(names, inside, MANIFEST)}
 
 
-def unfinished_in(store: Store) -> dict[int, Store]:
-    """Return the steps of the workdir `store` that were being written or deleted."""
-    names = store.list(CHECKPOINTS)
-    whole = _numbers(names, True, MANIFEST)
-    steps = store.below(CHECKPOINTS)
+def unfinished_in(steps: Store) -> dict[int, Store]:
+    """Return the steps that were being written or deleted, of the part `checkpoints` of a
+    workdir."""
+    names = steps.list()
+    whole = _numbers(names, False, MANIFEST)
     return {
         number: steps.below(str(number))
-        for number in _numbers(names, True, UNFINISHED)
+        for number in _numbers(names, False, UNFINISHED)
         if number not in whole
     }
 

@@ -49,13 +49,14 @@ def move(case: Case, name: str) -> None:
     assert not case.workdir.exists()
 
 
-def goes_on_elsewhere(case: Case, step: int) -> None:
+def goes_on_elsewhere(case: Case, step: int, *machines: str) -> None:
     """Goes on from `step` on a second and then on a third machine, and compares the end with that
     of the run that was never disturbed."""
-    move(case, "second")
+    second, third = machines or ("second", "third")
+    move(case, second)
     errors = case.run(f"step:{step + 2}=term", expect=STOPPED)
     assert f"going on from checkpoint {step}" in errors
-    move(case, "third")
+    move(case, third)
     errors = case.run()
     assert f"going on from checkpoint {step + 2}" in errors
     assert outcome(case.workdir) == case._undisturbed()
@@ -63,7 +64,8 @@ def goes_on_elsewhere(case: Case, step: int) -> None:
     store = open_store(case.fields["checkpoint.mirror"])
     for number in in_mirror(case):
         verify_remote(store.below(f"checkpoints/{number}"))
-    assert STEPS in in_mirror(case) and len(in_mirror(case)) <= 3 and not unfinished_in(store)
+    assert STEPS in in_mirror(case) and len(in_mirror(case)) <= 3
+    assert not unfinished_in(store.below("checkpoints"))
     case.say(f"went on from {step} and {step + 2} elsewhere; arrays and batches are equal")
 
 
@@ -101,9 +103,11 @@ def test_a_damaged_object_is_found_and_the_older_step_is_used(mirrored, damage, 
         store.delete([name])
     mirrored.say(f"{damage}: {name} of step 8 in the mirror")
     move(mirrored, "second")
-    errors = mirrored.run("step:9=term", expect=STOPPED)
+    errors = mirrored.run("step:8=term", expect=STOPPED)
     assert f"checkpoint 8 is not used: {place}/checkpoints/8/{name} " in errors
     assert "going on from checkpoint 6" in errors
+    verify_remote(store)  # It was saved again.
+    goes_on_elsewhere(mirrored, 8, "third", "fourth")
 
 
 @pytest.mark.parametrize("emulator", few_of(["s3", "gs"]), indirect=True)
