@@ -49,7 +49,8 @@ def with_local_files(settings: Any, progress: Progress = silent) -> Any:
         check_place("data.data_dir=", folder, ANY, "download it first")
         if is_remote(folder):
             name = settings.name.partition(":")[0]
-            copy = local_copy(f"{folder.rstrip('/')}/{name}", settings, progress)
+            root = folder.rstrip("/")
+            copy = local_copy(f"{root}/{name}", settings, progress, root=root)
             return settings.model_copy(update={"data_dir": str(copy.parents[name.count("/")])})
     return settings
 
@@ -66,23 +67,29 @@ def with_local_tokenizer(settings: Any, progress: Progress = silent) -> Any:
 
 
 def local_copy(
-    url: str, settings: Any, progress: Progress = silent, *, begins: bool = False
+    url: str,
+    settings: Any,
+    progress: Progress = silent,
+    *,
+    begins: bool = False,
+    root: str | None = None,
 ) -> Path:
     """Return the path of a verified copy of an object, or of all objects below a URL; of a
     pattern, the pattern of the copies.
 
     begins: whether the URL may also be the beginning of names, NAME of NAME.en and NAME.de.
+    root: the URL above it from which on the path is kept; by default the one above the last name.
 
     Raises as `with_local_files` does.
     """
-    wanted = _Wanted(url.rstrip("/"), begins)
+    wanted = _Wanted(url.rstrip("/"), begins, root)
     there = wanted.list()
     if not there:
         what = "no object matches" if wanted.pattern else "there is no such object or folder"
         raise UsageError(f"{url}: {what}")
     if wrong := [name for name in there if not is_safe(name)]:
         raise UsageError(f"{wanted.store.url}: {wrong[0]!r} can't be a path: rename the object")
-    folder = cache_dir(settings) / "copies" / digest([url, begins])[:24]
+    folder = cache_dir(settings) / "copies" / digest([url, begins, root])[:24]
     with locked(folder):
         copy_objects(wanted.store, there, folder, progress)
     again = wanted.list()
@@ -101,10 +108,12 @@ class _Wanted:
     pattern: whether the name is one.
     """
 
-    def __init__(self, url: str, begins: bool):
+    def __init__(self, url: str, begins: bool, root: str | None):
         self.pattern, self._begins = is_pattern(url), begins
         above, _, self.name = url.rpartition("/")
-        if self.pattern:
+        if root is not None:
+            above, self.name = root, url.removeprefix(f"{root}/")
+        elif self.pattern:
             above, self.name = split_pattern(url)
         elif above.endswith("/"):  # A bucket alone.
             above, self.name = url, ""

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from storage.store import open_store
-from tests.end_to_end.verbs import environment, run
+from tests.end_to_end.verbs import environment, metrics, run
 from tests.faults.cases import KILLED, PATIENCE, RECIPE, STEPS, STOPPED, Case, outcome, wait_for
 from tests.selection import few_of
 from tests.storage.emulators import Emulator
@@ -87,6 +87,18 @@ def test_the_first_machine_is_lost_while_it_copies(mirrored, point):
     mirrored.run(f"{point}=kill,step:11=hang", expect=KILLED, train__hang_seconds="none")
     assert in_mirror(mirrored)
     goes_on_elsewhere(mirrored, in_mirror(mirrored)[-1])
+
+
+@pytest.mark.full
+def test_two_processes_of_one_run_have_one_mirror(case, tmp_path):
+    case.fields["checkpoint.mirror"] = str(tmp_path / "place")
+    case.run_on_two_hosts(["step:8=term", ""], expect=[STOPPED, STOPPED])
+    assert in_mirror(case)[-1] == 8
+    move(case, "second")
+    errors = case.run_on_two_hosts()
+    assert "going on from checkpoint 8" in errors[0]
+    assert list(metrics(case.workdir)) == list(range(1, STEPS + 1))
+    assert in_mirror(case)[-1] == STEPS
 
 
 @places()
