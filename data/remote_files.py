@@ -16,7 +16,7 @@ from typing import Any
 
 import xxhash
 
-from configs.errors import UsageError
+from configs.errors import StorageError, UsageError
 from configs.files import sync_folders
 from configs.reading.patterns import is_pattern, matching_names, split_pattern
 from configs.remote import ANY, check_place, is_remote
@@ -160,10 +160,13 @@ def copy_objects(
             "the environment as TRIFORM_CACHE"
         )
     counting, total, done = threading.Lock(), max(1, -(-size // _MEGABYTE)), 0
+    stopped = threading.Event()
     report, stage = delayed(progress), f"copying {store.url}"
 
     def advance(count: int) -> None:
         nonlocal done
+        if stopped.is_set():
+            raise StorageError(f"{store.url}: the copy was stopped")
         with counting:
             done += count
             report(stage, min(done // _MEGABYTE, total - 1), total, "MB")
@@ -180,7 +183,7 @@ def copy_objects(
         with counting, index.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line | {"stamp": _stamp(path)}) + "\n")
 
-    in_threads(fetch, missing)
+    in_threads(fetch, missing, stopped.set)
     for path in files.rglob(f"*{PART}"):
         path.unlink()
     if missing:

@@ -103,14 +103,22 @@ def open_store(place: str) -> Store:
     return ObjectStore(place.rstrip("/"), _file_system(scheme))
 
 
-def in_threads(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+def in_threads(
+    work: Callable[[Item], Result],
+    items: Iterable[Item],
+    on_error: Callable[[], None] = lambda: None,
+) -> list[Result]:
     """Return `work(item)` of each item, several at once. After an error, which is raised, no other
-    work is begun."""
+    work is begun.
+
+    on_error: called after an error, before what has begun is waited for.
+    """
     with ThreadPoolExecutor(THREADS, thread_name_prefix="storage") as pool:
         futures = [pool.submit(work, item) for item in items]
         try:
             return [future.result() for future in futures]
         except BaseException:
+            on_error()
             for future in futures:
                 future.cancel()
             raise
