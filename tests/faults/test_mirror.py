@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,9 +24,11 @@ from training.remote_steps import steps_in, unfinished_in, verify_remote
 
 
 @pytest.fixture
-def emulator(request) -> Emulator:
-    """The kind of store in `request.param`."""
-    return request.getfixturevalue(request.param)
+def emulator(request) -> Iterator[Emulator]:
+    """The kind of store in `request.param`, whose network may be cut."""
+    found = request.getfixturevalue(request.param)
+    yield found
+    found.network.mend()
 
 
 @pytest.fixture
