@@ -72,19 +72,19 @@ def train(argv: Sequence[str], signals: StopSignals) -> int:
     arguments = parse_command_line(argv, FLAGS)
     recipe = arguments.config, arguments.overrides
     warnings, events = list[str](), list[str]()  # Kept until the run's log is open.
-    workdir, url = place_of_workdir(arguments.workdir)
-    config = load_config(*recipe, inputs=False, workdir=workdir, notify=events.append)
+    folder, url = place_of_workdir(arguments.workdir)
+    config = load_config(*recipe, inputs=False, workdir=folder, notify=events.append)
     config = with_mirror(config, url)
     if arguments.explain:
         from reporting.explanation import print_explanation
 
-        print_explanation(config, *recipe, workdir)
+        print_explanation(config, *recipe, folder)
         return 0
-    with_tokenizer = with_workdir_tokenizer(config, workdir)
+    with_tokenizer = with_workdir_tokenizer(config, folder)
     tuned = set_environment(config)
     if not arguments.show_batch:
-        is_new = check_workdir(config, workdir, events.append)
-        check_mirror(config, workdir)
+        is_new = check_workdir(config, folder, events.append)
+        check_mirror(config, folder)
         origin = config.train.initialize_from
         if is_new and origin is not None and is_hugging_face(origin):
             from interop.checking import check_recipe
@@ -136,7 +136,8 @@ def train(argv: Sequence[str], signals: StopSignals) -> int:
         return 0
 
     # ---- The mirror of the workdir, if it has one: the newest checkpoint may be there.
-    workdir = Path(workdir)
+    assert folder is not None  # or `check_workdir` had refused it
+    workdir = Path(folder)
     mirror = open_mirror(config, workdir, notify, signals.is_received, is_workdir=url is not None)
     with mirror or contextlib.nullcontext():
         if any_process(signals.is_received()):

@@ -312,7 +312,8 @@ def open_mirror(
     url = config.checkpoint.mirror
     if url is None:
         return None
-    mirror, problem = None, None
+    mirror: Mirror | None = None
+    problem: list[str] | None = None
     if is_main_process():
         try:
             mirror = Mirror(url, workdir, notify, is_workdir=is_workdir)

@@ -34,11 +34,11 @@ def with_mirror(config: Config, url: str | None) -> Config:
     return config.model_copy(update={"checkpoint": checkpoint})
 
 
-def check_mirror(config: Config, workdir: str) -> None:
+def check_mirror(config: Config, workdir: str | None) -> None:
     """Raise `UsageError` if `checkpoint.mirror` can't be the mirror of `workdir`."""
     mirror = config.checkpoint.mirror
     check_place("checkpoint.mirror=", mirror, ANY, "give one of these")
-    if mirror is None or is_remote(mirror):
+    if workdir is None or mirror is None or is_remote(mirror):
         return
     of, to = Path(workdir).resolve(), Path(mirror).resolve()
     if of == to or of in to.parents or to in of.parents:
