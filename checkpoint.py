@@ -106,13 +106,13 @@ def inspect_folder(arguments: SimpleNamespace, place: Place, path: Path) -> int:
         print(json_text(result | {"bytes": step.stored_bytes, "files": len(manifest["files"])}))
         return 0
     position = step.position
-    place = f"{position['batches']:,} batches, {position['examples']:,} examples"
+    read = f"{position['batches']:,} batches, {position['examples']:,} examples"
     if "epoch" in position:
-        place += f"; next is example {position['example_of_epoch']:,} of epoch {position['epoch']}"
+        read += f"; next is example {position['example_of_epoch']:,} of epoch {position['epoch']}"
     versions = ", ".join(f"{name} {one}" for name, one in manifest["versions"].items())
     rows = [
         ("step", f"{manifest['step']:,} of {manifest['config']['train']['steps']:,}"),
-        ("data read", place),
+        ("data read", read),
         ("on the disk", f"{bytes_text(step.stored_bytes)}, {len(manifest['files'])} files"),
         ("in memory", f"{bytes_text(sum(sizes.values()))}, {len(sizes)} arrays"),
         ("saved with", versions),

@@ -42,12 +42,13 @@ def with_local_files(settings: Any, progress: Progress = silent) -> Any:
     Raises `UsageError` if there is nothing at a URL, if the disk has no room for it, or if it
     changes while it is copied; `StorageError` if the store can't be read.
     """
-    if isinstance(settings, UserFiles) and is_remote(settings.path):
-        return settings.model_copy(update={"path": str(_local_path(settings, progress))})
+    if isinstance(settings, UserFiles) and settings.path is not None and is_remote(settings.path):
+        copied = _local_path(settings, settings.path, progress)
+        return settings.model_copy(update={"path": str(copied)})
     if isinstance(settings, PreparedSet) and settings.name is not None:
         folder = settings.data_dir or os.environ.get("TFDS_DATA_DIR")
         check_place("data.data_dir=", folder, ANY, "download it first")
-        if is_remote(folder):
+        if folder is not None and is_remote(folder):
             name = settings.name.partition(":")[0]
             root = folder.rstrip("/")
             copy = local_copy(f"{root}/{name}", settings, progress, root=root)
@@ -59,10 +60,12 @@ def with_local_tokenizer(settings: Any, progress: Progress = silent) -> Any:
     """Return the settings with a local copy of the file `data.tokenizer.path`, if it is in an
     object store. Raises as `with_local_files` does."""
     tokenizer = getattr(settings, "tokenizer", None)
-    if not isinstance(tokenizer, TokenizerFile) or not is_remote(tokenizer.path):
+    if not isinstance(tokenizer, TokenizerFile) or tokenizer.path is None:
         return settings
-    path = local_copy(tokenizer.path, settings, progress)
-    copied = tokenizer.model_copy(update={"path": str(path)})
+    if not is_remote(tokenizer.path):
+        return settings
+    copy = local_copy(tokenizer.path, settings, progress)
+    copied = tokenizer.model_copy(update={"path": str(copy)})
     return settings.model_copy(update={"tokenizer": copied})
 
 
@@ -191,13 +194,13 @@ def copy_objects(
         report(stage, total, total, "MB")
 
 
-def _local_path(settings: Any, progress: Progress) -> Path:
-    """Return the copy of `data.path`. Raises as `with_local_files` does."""
-    copy = local_copy(settings.path, settings, progress, begins=isinstance(settings, ParallelText))
+def _local_path(settings: Any, url: str, progress: Progress) -> Path:
+    """Return the copy of `data.path`, a URL. Raises as `with_local_files` does."""
+    copy = local_copy(url, settings, progress, begins=isinstance(settings, ParallelText))
     if isinstance(settings, Manifest) and copy.is_file():
         raise UsageError(
-            f"data.path={settings.path} lists recordings that are beside it: give its folder, "
-            f"{settings.path.rpartition('/')[0]}"
+            f"data.path={url} lists recordings that are beside it: give its folder, "
+            f"{url.rpartition('/')[0]}"
         )
     return copy
 

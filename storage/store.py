@@ -31,7 +31,8 @@ _SILENT_SECONDS = 600
 """How long Google Cloud Storage may not answer, while it gets 50 MB at most; s3fs has time-outs of
 its own."""
 
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -232,9 +233,9 @@ def _entry(about: dict[str, Any]) -> Entry:
     if about.get("md5Hash"):
         md5 = base64.b64decode(about["md5Hash"]).hex()
     else:  # S3's tag of an object that was uploaded in one part, unless it is encrypted with a key.
-        md5 = tag if re.fullmatch(r"[0-9a-f]{32}", tag) else None
+        md5 = tag if re.fullmatch(r"[0-9a-f]{32}", tag) else ""
     version = " ".join(filter(None, (str(about.get("generation") or ""), tag, md5)))
-    return Entry(int(about["size"]), version, md5)
+    return Entry(int(about["size"]), version, md5 or None)
 
 
 @dataclass(frozen=True)

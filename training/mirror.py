@@ -67,7 +67,8 @@ class Mirror:
         self._failures, self.is_complete = 0, False
         self._copied: dict[str, Entry] = {}  # Small files, as they were copied last.
         self._damaged = set[int]()  # Steps of the mirror that are to be replaced.
-        self._moves, self._on_mirrored = 0, _ignore
+        self._moves = 0
+        self._on_mirrored: Callable[[int], None] = lambda step: None
         self._changed = threading.Condition()
         self._asked = self._done = 0  # Requests, and how many of them are carried out.
         self._left = threading.Event()
@@ -330,7 +331,3 @@ def open_mirror(
         kind, text = problem
         raise (UsageError if kind == "UsageError" else StorageError)(text)
     return mirror
-
-
-def _ignore(step: int) -> None:
-    """Do nothing."""
