@@ -133,7 +133,7 @@ def is_safe(name: str) -> bool:
 
 def _file_system(scheme: str) -> Any:
     """Return fsspec's file system for a kind of object store."""
-    for name in (*PACKAGES.values(), "fsspec", "aiobotocore", "asyncio"):
+    for name in (*PACKAGES.values(), "fsspec", "aiobotocore", "asyncio", "google.auth"):
         # They log errors that they also raise, with their stacks.
         logging.getLogger(name).setLevel(logging.CRITICAL)
     options: dict[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True}
@@ -144,6 +144,8 @@ def _file_system(scheme: str) -> Any:
 
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=_SILENT_SECONDS)
         options["requests_timeout"] = timeout
+        if os.environ.get("STORAGE_EMULATOR_HOST"):  # It asks for no credentials.
+            options["token"] = "anon"
     import fsspec
 
     return fsspec.filesystem(scheme, **options)

@@ -99,7 +99,10 @@ class Emulator:
         """The file system of fsspec, to look into the store past the code that is tested."""
         import fsspec
 
-        return fsspec.filesystem(self.scheme, use_listings_cache=False, skip_instance_cache=True)
+        options = {"token": "anon"} if self.scheme == "gs" else {}
+        return fsspec.filesystem(
+            self.scheme, use_listings_cache=False, skip_instance_cache=True, **options
+        )
 
 
 def free_port() -> int:
@@ -124,7 +127,10 @@ def running(scheme: str) -> Iterator[Emulator]:
     else:
         command = ["-m", "gcp_storage_emulator", "start", "--host", "127.0.0.1"]
         command += ["--port", str(port), "--in-memory"]
-        variables = {"STORAGE_EMULATOR_HOST": address}
+        variables = {
+            "STORAGE_EMULATOR_HOST": address,
+            "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",  # before gcsfs is imported
+        }
     process = subprocess.Popen(
         [sys.executable, *command],
         stdout=subprocess.DEVNULL,
@@ -177,3 +183,7 @@ def place(request, tmp_path) -> str:
 
 everywhere = pytest.mark.parametrize("place", ["gs", "s3", "folder"], indirect=True)
 """A test that runs with each kind of store."""
+
+exclusive = pytest.mark.parametrize("place", ["s3", "folder"], indirect=True)
+"""The same, where `create` must be exclusive: the emulator of Google Cloud Storage takes no notice of
+ifGenerationMatch."""

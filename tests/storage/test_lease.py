@@ -12,7 +12,7 @@ from storage import lease as lease_module
 from storage.lease import Lease
 from storage.store import open_store
 from tests.end_to_end.verbs import ROOT
-from tests.storage.emulators import everywhere
+from tests.storage.emulators import everywhere, exclusive
 
 SECONDS = 2.0
 
@@ -55,7 +55,7 @@ def test_a_writer_elsewhere_that_renews_is_not_replaced(place):
     assert "taken over if the lock is not renewed within 2 s" in told[0]
 
 
-@everywhere
+@exclusive
 def test_a_stale_lease_is_taken_over_and_its_owner_learns_it(place):
     store = open_store(place)
     first, second = Lease(store, seconds=SECONDS), Lease(store, seconds=SECONDS)
@@ -71,7 +71,7 @@ def test_a_stale_lease_is_taken_over_and_its_owner_learns_it(place):
     assert second.renew(), "the first one has released what is not its own"
 
 
-@everywhere
+@exclusive
 def test_of_two_that_wait_one_takes_over(place):
     from concurrent.futures import ThreadPoolExecutor
 

@@ -6,7 +6,7 @@ import pytest
 
 from configs.errors import StorageError
 from storage.store import is_safe, open_store
-from tests.storage.emulators import everywhere
+from tests.storage.emulators import everywhere, exclusive
 
 
 @everywhere
@@ -43,7 +43,7 @@ def test_the_version_changes_with_the_content(place):
     assert store.list()["a"].version != first.version
 
 
-@everywhere
+@exclusive
 def test_one_alone_creates_an_object(place):
     store = open_store(place)
     with ThreadPoolExecutor(8) as pool:
