@@ -90,7 +90,7 @@ def test_files_prefixes_patterns_mixtures_and_tokenizers(bucket, corpus, sounds,
         prepare(SoundTranscripts(path=f"{bucket}/sounds/train.jsonl", cache_dir=str(cache)))
     for missing in ("nothing", "rows/part-009.jsonl", "none-*.txt"):
         with pytest.raises(UsageError, match=r"there is no such object|no object matches"):
-            local_copy(f"{bucket}/{missing}", text_settings("", cache))
+            local_copy(f"{bucket}/{missing}", text_settings("x", cache))
 
 
 @SCHEMES
@@ -193,5 +193,5 @@ def test_names_that_lead_out_of_the_folder_are_refused(s3, tmp_path):
     bucket = s3.bucket()
     open_store(bucket).write("texts/../../escaped", b"x")
     with pytest.raises(UsageError, match="can't be a path"):
-        local_copy(f"{bucket}/texts", text_settings("", tmp_path / "cache"))
+        local_copy(f"{bucket}/texts", text_settings("x", tmp_path / "cache"))
     assert not list(tmp_path.rglob("escaped"))

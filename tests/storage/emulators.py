@@ -185,5 +185,5 @@ everywhere = pytest.mark.parametrize("place", ["gs", "s3", "folder"], indirect=T
 """A test that runs with each kind of store."""
 
 exclusive = pytest.mark.parametrize("place", ["s3", "folder"], indirect=True)
-"""The same, where `create` must be exclusive: the emulator of Google Cloud Storage takes no notice of
-ifGenerationMatch."""
+"""The same, where `create` must be exclusive: the emulator of Google Cloud Storage takes no notice
+of ifGenerationMatch."""
