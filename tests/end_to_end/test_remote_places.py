@@ -169,7 +169,8 @@ def test_a_model_in_a_store_is_evaluated_and_answers(scheme, request, capsys, mo
 
 
 @pytest.mark.parametrize("scheme", ["gs", "s3"])
-def test_a_damaged_object_of_a_model_is_named(scheme, request, tmp_path):
+def test_a_damaged_object_of_a_model_is_named(scheme, request, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)  # the path of the data is relative
     emulator = request.getfixturevalue(scheme)
     url = f"{emulator.bucket()}/run"
     folder = Path(shutil.copytree(TEXT, tmp_path / "run"))

@@ -34,6 +34,17 @@ def test_objects_are_what_was_written(place, tmp_path):
 
 
 @everywhere
+def test_any_last_byte_is_kept(place, tmp_path):
+    store = open_store(place)
+    for end in (b"\r", b"\n", b"\r\n", b"\0", b"--==0==--"):
+        content = b"\r\n\0binary" + end
+        (tmp_path / "file").write_bytes(content)
+        store.write("written", content)
+        store.upload("uploaded", tmp_path / "file")
+        assert store.read("written") == store.read("uploaded") == content
+
+
+@everywhere
 def test_the_version_changes_with_the_content(place):
     store = open_store(place)
     store.write("a", b"one")
