@@ -184,7 +184,7 @@ class ObjectStore:
 
     def write(self, name: str, content: bytes) -> None:
         with self._errors(name):
-            if self.url.startswith("gs://"):
+            if self.url.startswith("gs://") and content:
                 self._post(name, content)
             else:
                 self.files.pipe_file(self._path(name), content)

@@ -1,7 +1,8 @@
 """Object stores on this machine: emulators of Google Cloud Storage and S3, in processes of their
 own, and a network between them and a test that can be cut.
 
-They are in the extra `storage-tests`. Without them, the tests that need them are skipped.
+They are in the extra `storage-tests` (`make test-storage`). Without them, the tests that need them
+are skipped.
 """
 
 import contextlib
@@ -154,7 +155,7 @@ def running(scheme: str) -> Iterator[Emulator]:
 
 def emulator(scheme: str, needed: list[str]) -> Iterator[Emulator]:
     if lacking := missing(*needed):
-        pytest.skip(f"needs {', '.join(lacking)}: make .venv/.storage")
+        pytest.skip(f"needs {', '.join(lacking)}: make test-storage installs it")
     with running(scheme) as started, pytest.MonkeyPatch.context() as patched:
         for name, value in started.variables.items():
             patched.setenv(name, value)
