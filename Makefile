@@ -1,7 +1,7 @@
 # The commands of a user: `make train`, `make test`, `make setup`; `make test-full` for longer tests,
-# `make faults` for runs that are killed, stopped and damaged, `make test-server` for a server under
-# attack, `make parity` for those against PyTorch, `make bench-quick` for the speed of a change; for
-# accelerators `make tpu-check`, `make gpu-run`.
+# `make faults` for runs that are killed, stopped and damaged, `make test-storage` for object stores,
+# `make test-server` for a server under attack, `make parity` for those against PyTorch,
+# `make bench-quick` for the speed of a change; for accelerators `make tpu-check`, `make gpu-run`.
 # A set-up is done once, in steps: what training needs; then the server's libraries and the tools
 # of developers; then what single targets add. A file for each step, such as `.venv/.ready`, says
 # that it is complete.
@@ -15,7 +15,7 @@ DEV    := $(VENV)/.dev
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 WORKDIR ?= runs/python_stdlib
 
-.PHONY: setup train test test-full faults test-server parity bench-quick lint tpu-check gpu-run gpu-check bench-gpu wheels golden clean-venv
+.PHONY: setup train test test-full faults test-storage test-server parity bench-quick lint tpu-check gpu-run gpu-check bench-gpu wheels golden clean-venv
 
 setup: $(DEV)
 
@@ -47,8 +47,17 @@ test-full: $(DEV)
 
 # Kills, signals, hangs, damage, power cuts, lost hosts: each case resumes twice, and says what it did
 # and found. PART=2/3: the second third of those that `make test` leaves out.
-faults: $(DEV)
+faults: $(VENV)/.storage
 	$(BIN)/python -m pytest -n 2 --dist worksteal tests/faults $(if $(PART),-m full --part=$(PART))
+
+# Object stores, by emulators of Google Cloud Storage and S3. `make test` runs what needs none.
+test-storage: $(VENV)/.storage
+	$(BIN)/python -m pytest -n 2 --dist worksteal tests/storage tests/data/test_remote_files.py tests/data/test_prepared_sets.py tests/training/test_remote_steps.py tests/end_to_end/test_remote_places.py
+
+$(VENV)/.storage: $(DEV)
+	@echo "Adding object stores and their emulators to $(VENV) (once; 130 MB)"
+	@$(INSTALL) --editable '.[storage,storage-tests]'
+	@touch $@
 
 # A server under attack, and after it; 500 random requests to each route; the web page in a browser,
 # where Chromium is installed.

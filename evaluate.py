@@ -43,6 +43,7 @@ from configs.json_text import json_text
 from configs.reading.command_line import Flag, parse_command_line, run_verb
 from configs.reading.inputs import check_inputs
 from configs.reading.saved import with_workdir_tokenizer
+from configs.remote import NONE, check_place
 from configs.schema.precision import WEIGHTS_DTYPES
 from inference.sources import (
     MODEL_FLAGS,
@@ -91,11 +92,12 @@ def evaluate(argv: Sequence[str]) -> int:
     """Restore the model, evaluate the split, print the metrics. Return the exit status."""
     arguments = parse_command_line(argv, FLAGS, overrides=True)
     source = evaluated_source(arguments)
-    data_from = source.path if arguments.workdir is None else Path(arguments.workdir)
+    is_exported = getattr(arguments, "from") is not None and arguments.workdir is not None
+    data_from = Path(arguments.workdir) if is_exported else source.path
     config = with_workdir_tokenizer(source.config, data_from)
-    check_data(config, arguments.overrides)
     if arguments.predictions is not None:
         check_predictions(Path(arguments.predictions))
+    check_data(config, arguments.overrides)
     set_environment(config)
 
     import jax
@@ -195,6 +197,8 @@ def evaluated_source(arguments: SimpleNamespace) -> ModelSource:
     """
     workdir, path, step, weights = (getattr(arguments, flag.name) for flag in MODEL_FLAGS)
     if workdir is not None and path is not None:
+        otherwise = f"with --from, give a folder: python checkpoint.py copy {workdir} DIR"
+        check_place("--workdir=", workdir, NONE, otherwise)
         exported = exported_source(path, step, weights)
         return source_on_data_of(exported, Path(workdir), arguments.overrides)
     source = model_source(workdir, path, step, weights, arguments.overrides)
@@ -222,6 +226,7 @@ def check_data(config: "Config", overrides: Collection[str]) -> None:
 
 def check_predictions(path: Path) -> None:
     """Raise `UsageError` if no file can be written at `path`."""
+    check_place("--predictions=", path, NONE, "give a file")
     if path.is_dir():
         raise UsageError(f"--predictions={path} is a folder: give a file in it")
     if not path.absolute().parent.is_dir():

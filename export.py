@@ -20,6 +20,7 @@ from configs.errors import UsageError
 from configs.files import new_path
 from configs.reading.command_line import Flag, parse_command_line, run_verb
 from configs.reading.inputs import TOKENIZER, tokenizer_file
+from configs.remote import NONE, check_place
 from inference.sources import MODEL_FLAGS, model_source
 from interop.formats.registry import FORMATS
 from parallel.environment import set_environment
@@ -96,6 +97,7 @@ def main(argv: Sequence[str]) -> int:
 
 def check_out(out: Path, format_name: str) -> None:
     """Raise `UsageError` if nothing can be written to `out`, or something is there."""
+    check_place("--out=", out, NONE, "export to a folder, and copy it")
     if format_name == "gguf" and out.suffix != ".gguf":
         raise UsageError(f"--out={out}: the name of a GGUF file ends with .gguf: give {out}.gguf")
     if out.exists() or out.is_symlink():

@@ -23,12 +23,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from configs.reading.command_line import Flag, parse_command_line, run_verb
-from configs.reading.inputs import (
-    check_inputs,
-    check_pretrained,
-    is_exported,
-    is_hugging_face,
-)
+from configs.reading.inputs import check_inputs, check_pretrained, is_exported, is_hugging_face
+from configs.reading.mirrors import check_mirror, place_of_workdir, with_mirror
 from configs.reading.recipes import load_config
 from configs.reading.saved import check_workdir, with_workdir_tokenizer, write_config
 from configs.schema.rules import resolve_steps
@@ -48,12 +44,13 @@ if TYPE_CHECKING:
     from data.dataset import Dataset
     from reporting.profiler import Profiler
     from training.initialize import WarmStart
+    from training.mirror import Mirror
     from training.program import TrainProgram
     from training.step import TrainState
 
 FLAGS = (
     Flag("config", meaning="the recipe, a file in configs/ or anywhere", required=True),
-    Flag("workdir", meaning="the folder of this run: made, or gone on with"),
+    Flag("workdir", meaning="the folder of this run, or gs://: made, or gone on with"),
     Flag("explain", meaning="print every field, its value and where it came from", switch=True),
     Flag("show_batch", meaning="print batch 0 as the model gets it", switch=True),
 )
@@ -79,17 +76,19 @@ def train(argv: Sequence[str], signals: StopSignals) -> int:
     arguments = parse_command_line(argv, FLAGS)
     recipe = arguments.config, arguments.overrides
     warnings, events = list[str](), list[str]()  # Kept until the run's log is open.
-    workdir = arguments.workdir
-    config = load_config(*recipe, inputs=False, workdir=workdir, notify=events.append)
+    folder, url = place_of_workdir(arguments.workdir)
+    config = load_config(*recipe, inputs=False, workdir=folder, notify=events.append)
+    config = with_mirror(config, url)
     if arguments.explain:
         from reporting.explanation import print_explanation
 
-        print_explanation(config, *recipe, workdir)
+        print_explanation(config, *recipe, folder)
         return 0
-    with_tokenizer = with_workdir_tokenizer(config, workdir)
+    with_tokenizer = with_workdir_tokenizer(config, folder)
     tuned = set_environment(config)
     if not arguments.show_batch:
-        is_new = check_workdir(config, workdir, events.append)
+        is_new = check_workdir(config, folder, events.append)
+        check_mirror(config, folder)
         origin = config.train.initialize_from
         if is_new and origin is not None and is_hugging_face(origin):
             from interop.checking import check_recipe
@@ -105,12 +104,13 @@ def train(argv: Sequence[str], signals: StopSignals) -> int:
     from data.preparation import prepare
     from data.show import describe_batch
     from data.statistics import data_statistics
-    from parallel.distributed import initialize_distributed, is_main_process
+    from parallel.distributed import any_process, initialize_distributed, is_main_process
     from parallel.exchange import agree, working
     from parallel.mesh import make_mesh
     from parallel.products import select_products
     from reporting.data_diagnosis import check_best_metric, check_data
     from training.attention import working_attention
+    from training.mirror import open_mirror
     from training.program import build_program
     from training.restore import previous_manifest
     from training.schedules import warmup_steps
@@ -139,28 +139,44 @@ def train(argv: Sequence[str], signals: StopSignals) -> int:
         origins = batches.origins(0) if dataset.splits["train"].parts else ()
         print(describe_batch(batches[0], dataset, origins))
         return 0
-    workdir = Path(workdir)
-    check_data(config, workdir, lambda: data_statistics(dataset), warnings.append)
-    check_best_metric(config, workdir, dataset.splits.get("validation"), warnings.append)
-    config = resolve_steps(config, dataset.splits["train"].examples)
 
-    # ---- State, from the newest good checkpoint or fresh; then the loop.
-    before = previous_manifest(workdir, config)
-    select_products(config, mesh, before)
-    warmup = warmup_steps(config, before)
-    program = build_program(config, dataset.spec, mesh, attention=attention, warmup=warmup)
-    warm_start = make_warm_start(program, workdir, dataset)
-    lock = WorkdirLock(workdir, notify) if is_main_process() else contextlib.nullcontext()
-    with lock:
-        run = Run(program, workdir, dataset, progress, warm_start, tuned)
-        run.log.take(warnings, [*events, *warm_start.messages])
-        with run.watchdog, contextlib.closing(run), run.stalls.naming_lost_processes():
-            return run.go(signals)
+    # ---- The mirror of the workdir, if it has one: the newest checkpoint may be there.
+    assert folder is not None  # or `check_workdir` had refused it
+    workdir = Path(folder)
+    mirror = open_mirror(config, workdir, notify, signals.is_received, is_workdir=url is not None)
+    with mirror or contextlib.nullcontext():
+        if any_process(signals.is_received()):
+            return stopped_early(signals)
+
+        # ---- State, from the newest good checkpoint or fresh; then the loop.
+        check_data(config, workdir, lambda: data_statistics(dataset), warnings.append)
+        check_best_metric(config, workdir, dataset.splits.get("validation"), warnings.append)
+        config = resolve_steps(config, dataset.splits["train"].examples)
+        before = previous_manifest(workdir, config)
+        select_products(config, mesh, before)
+        warmup = warmup_steps(config, before)
+        program = build_program(config, dataset.spec, mesh, attention=attention, warmup=warmup)
+        warm_start = make_warm_start(program, workdir, dataset)
+        lock = WorkdirLock(workdir, notify) if is_main_process() else contextlib.nullcontext()
+        with lock:
+            run = Run(program, workdir, dataset, progress, warm_start, tuned, mirror)
+            run.log.take(warnings, [*events, *warm_start.messages])
+            with run.watchdog, contextlib.closing(run), run.stalls.naming_lost_processes():
+                status = run.go(signals)
+    return status if mirror is None else mirrored_status(status, mirror)
 
 
 def notify(text: str) -> None:
     """Print a line on standard error."""
     print(f"train.py: {text}", file=sys.stderr, flush=True)
+
+
+def mirrored_status(status: int, mirror: Mirror) -> int:
+    """Return the exit status of a run: 1 in place of 0 if its mirror lacks something."""
+    if mirror.is_complete:
+        return status
+    notify(f"{mirror.url} lacks a part of the run: the same command copies it")
+    return status or 1
 
 
 def stopped_early(signals: StopSignals) -> int:
@@ -240,6 +256,7 @@ class Run:
         progress: Progress,
         warm_start: WarmStart,
         tuned: Mapping[str, str],
+        mirror: Mirror | None = None,
     ):
         from data.batches import training_batches
         from data.show import data_table
@@ -256,6 +273,7 @@ class Run:
         config = program.config
         self.config, self.workdir, self.dataset = config, workdir, dataset
         self.program, self.progress, self.warm_start = program, progress, warm_start
+        self.mirror = mirror
         validation = dataset.splits.get("validation")
         self.log = RunLog(
             config,
@@ -278,7 +296,7 @@ class Run:
             metric=BestMetric.of(config),
             also_sync=[workdir / METRICS],
             max_failures=config.checkpoint.max_failed_saves,
-            on_saved=lambda step: self.log.event("saved", step),
+            on_saved=self.saved,
             warn=self.log.warn,
         )
         self.stalls = Stalls(
@@ -320,6 +338,8 @@ class Run:
             self.log.warn(text)
 
         first, manifest = find_checkpoint(self.workdir, warn) or (0, None)
+        if self.mirror is not None:
+            self.mirror.begin(lambda step: self.log.event("mirrored", step))
         if manifest is not None:
             self.evaluator.history = evaluations_in(manifest)
         if reason := why_finished(self.config, self.workdir, first, self.evaluator.staleness()):
@@ -441,6 +461,8 @@ class Run:
                     self.step_log.hunt_nans(step, metrics, state, batch)
                 self.step_log.push(step, metrics, rows)
             self.checkpoints.check()
+            if self.mirror is not None:
+                self.mirror.check(self.log.warn)
 
             stopped = any_process(signals.is_received())
             last = step == train.steps
@@ -513,6 +535,12 @@ class Run:
         axes = self.program.model_def.graph.axes()
         self.checkpoints.save(step, state, axes=axes, contents=contents)
 
+    def saved(self, step: int) -> None:
+        """Note that the checkpoint of `step` is complete; called in another thread."""
+        self.log.event("saved", step)
+        if self.mirror is not None:
+            self.mirror.request()
+
     def finish(self, state: TrainState, step: int) -> None:
         """Write the report of a finished run, and print its samples and metrics."""
         from parallel.distributed import is_main_process
@@ -535,6 +563,8 @@ class Run:
         """Wait until everything is on the disk."""
         self.watchdog.beat("waiting until everything is saved")
         self.checkpoints.close()
+        if self.mirror is not None:
+            self.mirror.wait(self.log.warn, self.watchdog.beat_again)
         self.log.close()
 
 

@@ -1,4 +1,4 @@
-"""The exception for errors that the user can fix, and helpers for its messages."""
+"""The exceptions whose messages are for the user, and helpers for these messages."""
 
 import contextlib
 from collections.abc import Iterator
@@ -14,6 +14,14 @@ class UsageError(Exception):
 
     def __init__(self, message: str):
         super().__init__(" ".join(line.strip() for line in message.splitlines()))
+
+
+class StorageError(Exception):
+    """An object store, or another place for copies, that can't be read or written.
+
+    The message is one line: the place and the reason. If nothing handles it, the program prints its
+    own name and the message, and exits with status 1.
+    """
 
 
 def quote(text: str) -> str:

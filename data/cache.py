@@ -4,7 +4,6 @@ import contextlib
 import fcntl
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,14 +11,16 @@ from typing import Any
 
 from configs.errors import UsageError
 from configs.files import make_folder, sync_folder, sync_tree
+from configs.remote import default_cache
 
 _SIZES = "files.json"  # size of each file of a folder, in bytes
 
 
 def cache_dir(settings: Any) -> Path:
     """Return the cache folder: `data.cache_dir`, else $TRIFORM_CACHE, else ~/.cache/triform."""
-    folder = settings.cache_dir or os.environ.get("TRIFORM_CACHE") or "~/.cache/triform"
-    return Path(folder).expanduser().absolute()
+    if settings.cache_dir is None:
+        return default_cache()
+    return Path(settings.cache_dir).expanduser().absolute()
 
 
 def digest(value: Any) -> str:
@@ -40,7 +41,7 @@ def build_once(folder: Path) -> Iterator[Path | None]:
     changed its size. (ArrayRecord finds damage that keeps the size, when a record is read.)
     """
     if not folder.exists():
-        with _locked(folder):
+        with locked(folder):
             if not folder.exists():
                 with _renamed_to(folder) as temporary:
                     yield temporary
@@ -90,7 +91,7 @@ def _damaged(folder: Path, name: str, what: str) -> UsageError:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Hold a lock on `folder`. The system releases it when the process ends, even if killed."""
     try:
         make_folder(folder.parent)

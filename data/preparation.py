@@ -12,6 +12,7 @@ from data.driver import Preparation
 from data.labelled_text import LabelledTextPreparation
 from data.pictures import PicturePreparation
 from data.progress import Progress, silent
+from data.remote_files import with_local_tokenizer
 from data.show import describe_preparation, describe_unknown
 from data.sound import SoundPreparation
 from data.sources.places import describe_splits, layout_warnings, places, uneven_cuts
@@ -48,8 +49,10 @@ def prepare(
 
     The name of the cache folder contains a hash of the `key` of each source and the preparation's
     `cache_key`, which include all relevant settings and file hashes. So a changed file or setting
-    gives a new folder. Raises UsageError if the source or the prepared data can't be used.
+    gives a new folder. Raises UsageError if the source or the prepared data can't be used, and
+    StorageError if it is in an object store that can't be read.
     """
+    settings = with_local_tokenizer(settings, progress)
     sources = open_sources(settings, progress)
     kind = _KINDS.get(settings.source) or _KINDS[settings.modality]
     preparation = kind(sources, settings)

@@ -82,15 +82,17 @@ def load_model(
     mesh: Mesh | None = None,
     warn: Warn = ignore,
 ) -> LoadedModel:
-    """Restore a model from the workdir of a run, from what export.py wrote, or from a folder of
-    transformers, after verifying its files. step, weights: of a workdir, as in `restore_model`.
+    """Restore a model from the workdir of a run or its mirror, from what export.py wrote, or from a
+    folder of transformers, after verifying its files.
+
+    step, weights: of a workdir, as in `restore_model`.
 
     weights_dtype, mesh, warn: as in `load_source`.
 
     Raises `UsageError` for a path without a model, for a missing step or missing averages, for
     damaged files, and for another `weights_dtype`.
     """
-    source = source_at(Path(path), step, weights)
+    source = source_at(path, step, weights)
     return load_source(source, weights_dtype=weights_dtype, mesh=mesh, warn=warn)
 
 

@@ -10,6 +10,7 @@ from configs.errors import UsageError
 from configs.reading.command_line import Flag
 from configs.reading.inputs import TOKENIZER, is_exported, is_hugging_face
 from configs.reading.saved import read_config
+from configs.remote import ANY, NONE, check_place, is_remote
 from configs.schema.config import Config
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from training.restore import Restored
 
 MODEL_FLAGS = (
-    Flag("workdir", meaning="the folder that train.py wrote", placeholder="DIR"),
+    Flag("workdir", meaning="the folder that train.py wrote, or its mirror", placeholder="DIR"),
     Flag(
         "from",
         meaning="in its place: what export.py wrote, or a folder of transformers",
@@ -69,12 +70,17 @@ class ModelSource(Protocol):
 
 @dataclass(frozen=True)
 class Workdir:
-    """A step of a run. step, weights: as in `training.restore.restore_model`."""
+    """A step of a run. step, weights: as in `training.restore.restore_model`.
+
+    url: of the run, if it is in an object store; `path` is then the folder of the cache to which
+        the step is copied when it is restored.
+    """
 
     path: Path
     config: Config
     step: str = "latest"
     weights: str | None = None
+    url: str | None = None
 
     is_foreign: ClassVar = False
 
@@ -96,8 +102,13 @@ class Workdir:
     def restore(self, mesh: "Mesh", warn: Callable[[str], None]) -> "Restored":
         from training.restore import restore_model
 
+        step = self.step
+        if self.url is not None:
+            from training.fetching import fetch_model
+
+            step = str(fetch_model(self.url, self.path, self.config, step, warn))
         return restore_model(
-            self.path, self.config, step=self.step, weights=self.weights, mesh=mesh, warn=warn
+            self.path, self.config, step=step, weights=self.weights, mesh=mesh, warn=warn
         )
 
 
@@ -122,8 +133,25 @@ def model_source(
             "--workdir is missing: --workdir=DIR (the folder that train.py wrote), or --from=PATH "
             "(what export.py wrote, or a folder of transformers)"
         )
-    config = read_config(workdir, overrides)
-    return Workdir(Path(workdir), config, step or "latest", weights)
+    return workdir_source(workdir, step or "latest", weights, overrides)
+
+
+def workdir_source(
+    workdir: str, step: str, weights: str | None, overrides: Mapping[str, str] | None = None
+) -> Workdir:
+    """Return a step of a workdir, which may be in an object store.
+
+    overrides: as in `model_source`. Raises `UsageError` if there is no run, `StorageError` if a
+    store can't be read.
+    """
+    check_place("--workdir=", workdir, ANY, "give one of these")
+    if not is_remote(workdir):
+        return Workdir(Path(workdir), read_config(workdir, overrides), step, weights)
+    from storage.runs import fetch_settings
+
+    url = workdir.rstrip("/")
+    folder = fetch_settings(url)
+    return Workdir(folder, read_config(folder, overrides), step, weights, url)
 
 
 def exported_source(
@@ -135,6 +163,7 @@ def exported_source(
     """Return the model of --from. Raises `UsageError` for flags that are for workdirs only."""
     from interop.opening import open_model
 
+    check_place("--from=", path, NONE, "download it first")
     for name, value in (("step", step), ("weights", weights)):
         if value is not None:
             raise UsageError(
@@ -159,12 +188,15 @@ def source_on_data_of(source: "Opened", workdir: Path, overrides: Mapping[str, s
     return source.on_data_of(config, manifest["data"], Workdir(workdir, config).tokenizer)
 
 
-def source_at(path: Path, step: str = "latest", weights: str | None = None) -> ModelSource:
+def source_at(path: Path | str, step: str = "latest", weights: str | None = None) -> ModelSource:
     """Return the model at `path`: a workdir, an exported model or a folder of transformers.
 
     step, weights: of a workdir, as in `training.restore.restore_model`. Raises `UsageError` if
     there is no model, or if they are given for another one than a workdir's.
     """
+    if is_remote(path):
+        return workdir_source(str(path), step, weights)
+    path = Path(path)
     if path.is_file() or is_exported(path) or is_hugging_face(path):
         return exported_source(path, None if step == "latest" else step, weights)
     return Workdir(path, read_config(path), step, weights)

@@ -7,6 +7,7 @@ of steps done) and `what`, a text. The events:
     resumed    it goes on from the checkpoint of `step`
     fell_back  a newer checkpoint is not used
     saved      the checkpoint of `step` is complete
+    mirrored   the mirror has the checkpoint of `step`, whole
     skipped    `step` changed nothing, because its loss, gradient or update was not finite, or
                because its batch is skipped after a loss spike
     rolled_back  the loss has spiked, and the run goes on from the checkpoint of `step`

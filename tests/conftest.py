@@ -19,6 +19,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.selection import FULL
+from tests.storage.emulators import gs, place, s3  # noqa: F401  (fixtures)
 
 # How long an example takes says nothing of the code where other work runs beside the tests.
 settings.register_profile("any speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])

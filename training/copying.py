@@ -1,11 +1,21 @@
 """Copies checkpoints to another place, and verifies the copies."""
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from configs.files import write_durably
-from training.manifest import MANIFEST, Damaged, StepLock, check_files, read_manifest, verify
+from storage.store import Store
+from training.manifest import (
+    CHECKPOINTS,
+    MANIFEST,
+    Damaged,
+    StepLock,
+    check_files,
+    read_manifest,
+    verify,
+)
+from training.remote_steps import fetch_step, upload_step
 
 BESIDE = ("config.json", "tokenizer.json", "metrics.jsonl", "loss_spikes.json")
 """What a run needs of its workdir to go on, beside the checkpoints."""
@@ -52,4 +62,36 @@ def copy_workdir(source: Path, target: Path, steps: Iterable[Path]) -> dict[str,
     for name in BESIDE:
         if (source / name).exists():
             shutil.copyfile(source / name, target / name)
+    return copied
+
+
+def fetch_workdir(source: Store, target: Path, steps: Mapping[int, Store]) -> dict[str, int]:
+    """Copy a workdir from a store to `target`, as `copy_workdir` does. steps: those to copy.
+
+    Raises `Damaged` as `fetch_step` does; `StorageError` if the store fails.
+    """
+    target.mkdir()
+    copied = {
+        str(number): fetch_step(step, target / CHECKPOINTS / str(number))
+        for number, step in steps.items()
+    }
+    for name in source.list():
+        if name in BESIDE:
+            (target / name).write_bytes(source.read(name))
+    return copied
+
+
+def upload_workdir(source: Path, target: Store, steps: Iterable[Path]) -> dict[str, int]:
+    """Copy a workdir to a store, as `copy_workdir` does. Raises `Damaged` and `StorageError` as
+    `upload_step` does."""
+    for name in BESIDE:
+        if (source / name).exists():
+            target.write(name, (source / name).read_bytes())
+    copied = {}
+    for step in steps:
+        try:
+            copied[step.name] = upload_step(step, target.below(f"{CHECKPOINTS}/{step.name}"))
+        except FileNotFoundError:
+            if (step / MANIFEST).exists():
+                raise
     return copied

@@ -17,10 +17,7 @@ import numpy as np
 
 from configs.errors import UsageError
 from configs.reading.inputs import path_hint
-from training.manifest import ITEMS, MANIFEST, read_manifest, step_folders
-
-CHECKPOINTS = "checkpoints"
-"""Folder of a workdir with a folder for each step."""
+from training.manifest import CHECKPOINTS, ITEMS, MANIFEST, read_manifest, step_folders
 
 _ELEMENTS = 1 << 22
 """Elements of two arrays that are compared at once, in float64."""

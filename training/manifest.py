@@ -22,6 +22,9 @@ from training.hashes import FORMATS, NEWEST_FORMAT, Hashes
 
 MANIFEST = "manifest.json"
 
+CHECKPOINTS = "checkpoints"
+"""Folder of a workdir with a folder for each step."""
+
 _TRIES = 100
 
 ITEMS = {
@@ -35,7 +38,7 @@ class Damaged(Exception):
     """Raised for a step that must not be used; the message names the damaged files."""
 
 
-def unfinished(folder: Path) -> str:
+def unfinished(folder: Path | str) -> str:
     """Return the message for a step without a manifest: writing it was interrupted."""
     return f"{folder} has no {MANIFEST}: its writing was never finished"
 
@@ -100,11 +103,21 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     Raises `Damaged` if it is missing, truncated, altered, of another format version, or of another
     step than the folder's name says.
     """
-    path = folder / MANIFEST
     try:
-        text = path.read_text(encoding="utf-8")
+        content = (folder / MANIFEST).read_bytes()
     except FileNotFoundError:
         raise Damaged(unfinished(folder)) from None
+    return parse_manifest(content, str(folder))
+
+
+def parse_manifest(content: bytes, folder: str) -> dict[str, Any]:
+    """Return the manifest with the bytes `content`. folder: the path or the URL of the step.
+
+    Raises `Damaged` as `read_manifest` does.
+    """
+    path, name = f"{folder}/{MANIFEST}", folder.rpartition("/")[2]
+    try:
+        text = content.decode("utf-8")
     except UnicodeDecodeError:
         raise Damaged(f"{path} is damaged (not UTF-8)") from None
     try:
@@ -115,7 +128,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise Damaged(f"{path} is damaged (not a whole manifest)") from None
     if digest != digest_of(manifest):
         raise Damaged(f"{path} is damaged (its digest differs)")
-    if folder.name.isdecimal() and manifest["step"] != int(folder.name):
+    if name.isdecimal() and manifest["step"] != int(name):
         raise Damaged(f"{folder} is a copy of step {manifest['step']}, by another number")
     if manifest["format"] not in FORMATS:
         known = " and ".join(map(str, FORMATS))

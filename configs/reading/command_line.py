@@ -22,7 +22,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
-from configs.errors import UsageError, quote
+from configs.errors import StorageError, UsageError, quote
 from configs.reading import names
 from configs.reading.validation import FLAG
 
@@ -165,10 +165,10 @@ def parse_command_line(
 def run_verb(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
     """Run `main` with the command-line arguments, and exit with the status that it returns.
 
-    A `UsageError` prints one line to standard error, with status 2. Running out of device memory,
-    or a file that can't be read or written, prints one line, with status 1. Standard output that
-    was closed (`| head`) exits with status 1 without a message; Ctrl-C with status 130, unless
-    `main` handles it. Other exceptions propagate.
+    A `UsageError` prints one line to standard error, with status 2. A `StorageError`, running out
+    of device memory, or a file that can't be read or written prints one line, with status 1.
+    Standard output that was closed (`| head`) exits with status 1 without a message; Ctrl-C with
+    status 130, unless `main` handles it. Other exceptions propagate.
 
     The garbage collector runs less often than by default, because start-up creates hundreds of
     thousands of objects that live as long as the process. It does not run at exit.
@@ -180,6 +180,9 @@ def run_verb(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
     except UsageError as error:
         print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
         sys.exit(2)
+    except StorageError as error:
+        print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:

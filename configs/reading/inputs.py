@@ -9,18 +9,20 @@ from pathlib import Path
 
 from configs.errors import UsageError
 from configs.reading.patterns import is_pattern, matching
+from configs.remote import ANY, NONE, check_place, is_remote
 from configs.schema.config import Config
 from configs.schema.data import Mixture
 from configs.schema.pairs import ParallelText
 from configs.schema.pictures import ImageFolder
 from configs.schema.settings import field_metadata
-from configs.schema.source import PreparedSet, UserFiles
+from configs.schema.source import PreparedFolder, PreparedSet, UserFiles
 from configs.schema.tokenizers import TokenizerFile
 
 EXPORTED = "triform.json"
 """The description in a folder that export.py wrote. Its field `config` is the configuration."""
 
 TOKENIZER = "tokenizer.json"
+_DOWNLOAD = "download it first"
 _ARCHIVE = re.compile(r"\.(tar|tgz|tbz2|txz|tzst)\b", re.IGNORECASE)
 
 ORIGINAL_TOKENIZER = "triform_tokenizer.json"
@@ -29,8 +31,9 @@ ORIGINAL_TOKENIZER = "triform_tokenizer.json"
 
 def check_inputs(config: Config) -> None:
     """Raise `UsageError` if the user's data or tokenizer is missing, or is a file where a folder is
-    needed, or the reverse."""
+    needed, or the reverse. Whether an object store has it is not looked at."""
     data = config.data
+    check_place("data.cache_dir=", data.cache_dir, NONE, "give a folder")
     if isinstance(data, UserFiles):
         _check_files(data)
     if isinstance(data, PreparedSet) and data.name is None:
@@ -38,6 +41,8 @@ def check_inputs(config: Config) -> None:
             "data.name is not given: say which set that TensorFlow Datasets prepared, "
             "--config.data.name=NAME"
         )
+    if isinstance(data, PreparedFolder):
+        check_place("data.data_dir=", data.data_dir, ANY, _DOWNLOAD)
     if isinstance(data, Mixture):
         if not data.parts:
             raise UsageError(
@@ -71,6 +76,7 @@ def check_pretrained(config: Config) -> None:
     if source is None:
         return
     named = f"train.initialize_from={source}"
+    check_place("train.initialize_from=", source, NONE, f"python checkpoint.py copy {source} DIR")
     if not os.path.exists(source):
         raise UsageError(
             f"{named} is not there{path_hint(source)}: give the workdir of a run, or a folder of "
@@ -135,6 +141,8 @@ def _check_files(data: UserFiles) -> None:
     if path is None:
         if field_metadata(type(data).model_fields["path"]).get("required"):
             raise UsageError(f"data.path is not given: {data.missing_path()}")
+    elif is_remote(path):
+        check_place("data.path=", path, ANY, _DOWNLOAD)
     elif isinstance(data, ImageFolder):
         _check_folder(path)
     elif not (isinstance(data, ParallelText) and _is_prefix(path)):
@@ -154,6 +162,9 @@ def _check_path(field: str, path: str) -> None:
     field: its name in messages.
     """
     named = f"{field}{'' if field.endswith(' ') else '='}{path}"
+    check_place(named.removesuffix(path), path, ANY, _DOWNLOAD)
+    if is_remote(path):
+        return
     if os.path.isfile(path):
         if not os.path.getsize(path):
             raise UsageError(f"{named} is an empty file")
@@ -172,6 +183,7 @@ def _check_path(field: str, path: str) -> None:
 
 
 def _check_folder(path: str) -> None:
+    check_place("data.path=", path, ANY, _DOWNLOAD)
     if not os.path.isdir(path):
         reason = "is a file" if os.path.exists(path) else f"is not there{path_hint(path)}"
         shards = ""
@@ -189,6 +201,9 @@ def _check_tokenizer(path: str | None) -> None:
             "data.tokenizer.path is not given: say where the tokenizer.json is, "
             "--config.data.tokenizer.path=FILE, or use another data.tokenizer.kind"
         )
+    check_place("data.tokenizer.path=", path, ANY, _DOWNLOAD)
+    if is_remote(path):
+        return
     if not os.path.isfile(path):
         reason = f"is not there{path_hint(path)}"
         if os.path.exists(path):
@@ -223,10 +238,7 @@ def path_hint(path: str) -> str:
 
 
 def _relative_hint(path: str) -> str:
-    """Return a hint that `~` is not expanded, that a URL is no file, or which folder a relative
-    path starts from."""
-    if "://" in path:
-        return " (it is a URL, and files are read from this disk: download it first)"
+    """Return a hint that `~` is not expanded, or which folder a relative path starts from."""
     if path.startswith("~"):
         return " (the shell expands no ~ here: write $HOME)"
     return "" if os.path.isabs(path) else f", seen from {os.getcwd()}"

@@ -1,6 +1,6 @@
 """The configuration section `checkpoint`."""
 
-from configs.schema.settings import Count, NonNegativeInteger, Settings, field
+from configs.schema.settings import Count, FilePath, NonNegativeInteger, Settings, field
 
 
 class Checkpoint(Settings):
@@ -31,6 +31,13 @@ class Checkpoint(Settings):
         "The run ends with an error after this many saves in a row that failed, as of a full disk.",
         unit="saves",
         mutable_on_resume=True,
+    )
+    mirror: FilePath | None = field(
+        None,
+        "Where a verified copy of the workdir is kept. A run goes on from it on another machine.",
+        mutable_on_resume=True,
+        accepts="gs://BUCKET/NAME, s3://BUCKET/NAME or a folder",
+        aliases=("remote", "upload_to", "backup", "remote_dir", "save_to_remote"),
     )
     best_metric: str = field(
         "loss",

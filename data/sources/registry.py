@@ -6,6 +6,7 @@ from typing import Any
 from configs.errors import UsageError
 from configs.schema.source import UserFiles
 from data.progress import Progress, silent
+from data.remote_files import with_local_files
 from data.sources import (
     conversations,
     dates,
@@ -58,12 +59,16 @@ GENERATED: dict[str, Callable[[Any], Source]] = {
 
 
 def open_source(settings: Any, progress: Progress = silent) -> Source:
-    """Open the source named by `settings` (the configuration's `data`). Raises UsageError.
+    """Open the source named by `settings` (the configuration's `data`). Data in an object store is
+    copied first.
 
     progress: reports only what takes long.
+
+    Raises UsageError, and StorageError if a store can't be read.
     """
     if settings.source in GENERATED:
         return GENERATED[settings.source](settings)
+    settings = with_local_files(settings, progress)
     try:
         return open_rows(settings, *SOURCES[settings.source], progress)
     except UsageError as error:

@@ -265,6 +265,7 @@ SETTABLE = {
     "checkpoint.keep_last": ({}, "5", 5),
     "checkpoint.keep_best": ({}, "0", 0),
     "checkpoint.max_failed_saves": ({}, "5", 5),
+    "checkpoint.mirror": ({}, "s3://bucket/run", "s3://bucket/run"),
     "checkpoint.best_metric": ({}, "accuracy", "accuracy"),
 } | {
     path: ({}, "fsdp,tensor", ("fsdp", "tensor"))

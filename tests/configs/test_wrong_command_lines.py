@@ -337,7 +337,8 @@ def test_missing_text_is_refused(refusal, tmp_path):
         tmp_path / "*.md": "no file matches",
         "gone.txt": "gone.txt is not there, seen from ",
         "~/gone.txt": "write $HOME",
-        "https://somewhere/{0..2}.txt": "it is a URL, and files are read from this disk",
+        "https://somewhere/{0..2}.txt": "must be a path of this machine, or gs://, or s3://: "
+        "download it first",
         "": "data.path must be a file, a folder or a glob",
     }
     for path, expected in cases.items():

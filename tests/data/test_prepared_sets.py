@@ -13,6 +13,7 @@ from configs.schema.tokenizers import Bytes
 from data.codecs.tokenizers import SEPARATOR
 from data.preparation import prepare
 from data.sources.registry import open_source
+from storage.store import open_store
 from tests.data.test_preparation import text_of
 from tests.data.test_records import texts
 
@@ -150,3 +151,17 @@ def test_a_damaged_set_is_named(sets, tmp_path):
     assert "split train of" in refusal(tmp_path, "letters", cache_dir=cache)
     file.unlink()
     assert "split train of" in refusal(tmp_path, "letters", cache_dir=cache)
+
+
+@pytest.mark.parametrize("scheme", ["gs", "s3"])
+def test_a_set_in_an_object_store_is_the_same(scheme, request, sets, tmp_path):
+    url = f"{request.getfixturevalue(scheme).bucket()}/sets"
+    store = open_store(url)
+    for path in sorted(sets.rglob("*")):
+        if path.is_file():
+            store.upload(path.relative_to(sets).as_posix(), path)
+    for name in ("letters/loud", "letters/plain:1.2.0"):
+        common = {"name": name, "text_field": "body", "tokenizer": Bytes()}
+        here = prepare(TFDS(data_dir=str(sets), cache_dir=str(tmp_path / "own"), **common))
+        there = prepare(TFDS(data_dir=url, cache_dir=str(tmp_path / "cache"), **common))
+        assert there.fingerprint == here.fingerprint

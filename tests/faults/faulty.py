@@ -90,12 +90,23 @@ def always(*arguments, **more) -> bool:
 
 
 def at(step: int) -> Callable[..., bool]:
-    """Whether the step is the first argument of a method, or the folder of that step of a
-    function."""
+    """Whether the step is the first argument of a method, or the folder or the store of that step
+    of a function."""
 
     def holds(*arguments, **more) -> bool:
         first, *others = arguments
+        if url := getattr(first, "url", None):
+            return url.endswith(f"/{step}")
         return first.name == str(step) if isinstance(first, Path) else others[0] == step
+
+    return holds
+
+
+def deleted(step: int) -> Callable[..., bool]:
+    """Whether the first argument is a step of a store which had a manifest."""
+
+    def holds(store) -> bool:
+        return at(step)(store) and len(store.list()) > 2 and "manifest.json" not in store.list()
 
     return holds
 
@@ -110,6 +121,8 @@ def put(point: str, act: Act) -> None:
     import reporting.run_log
     import reporting.step_log
     import training.checkpoints
+    import training.mirror
+    import training.remote_steps
     import training.resume
 
     name, _, number = point.partition(":")
@@ -146,6 +159,16 @@ def put(point: str, act: Act) -> None:
             after(reporting.run_log.RunLog, "go_back_to", act, always)
         case "deleting":  # the older step `step`
             before(training.checkpoints, "remove_step", act, at(step))
+        case "mirroring":  # nothing of the step is in the mirror
+            before(training.mirror, "upload_step", act, at(step))
+        case "in_mirror":  # all its files are there but the manifest
+            before(training.remote_steps, "verify_remote", act, at(step))
+        case "mirrored":  # the manifest is there, and what the run has deleted too
+            after(training.mirror, "upload_step", act, at(step))
+        case "unmirroring":  # the older step `step`
+            before(training.mirror, "remove_remote_step", act, at(step))
+        case "unmirrored":  # its manifest is deleted, and its files are not
+            before(training.remote_steps, "clean", act, deleted(step))
         case "finishing":
             before(reporting.evaluator.Evaluator, "finish", act, always)
         case _:
