@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -44,11 +45,31 @@ RECIPE = "--config=configs/shakespeare_char.py"
 KILLED, STOPPED, STALLED = -signal.SIGKILL, 75, 14
 
 
+class Outcome(NamedTuple):
+    """How a run ended: the hash of all arrays of its last step, and by step the hashes of its
+    batches and the losses."""
+
+    arrays: str
+    batches: list[int]
+    losses: list[float]
+
+
+class Host(NamedTuple):
+    """Where a process of a run is: the variables that say its place in the run, and the command
+    that starts others there."""
+
+    variables: Mapping[str, str]
+    prefix: Sequence[str] = ()
+
+
 class Case:
     """A run in a workdir of its own, to which faults happen.
 
     say(text): notes what was done, or found.
     undisturbed(): returns the outcome of the run without faults.
+
+    `variables`: environment variables for all processes of the run. `prefix`: a command that starts
+    another one, `nice` or the like, for all of them.
     """
 
     def __init__(
@@ -56,49 +77,80 @@ class Case:
         workdir: Path,
         fields: Mapping[str, str],
         say: Callable[[str], None],
-        undisturbed: Callable[[], tuple[str, list[int]]],
+        undisturbed: Callable[[], Outcome],
+        recipe: str = RECIPE,
     ):
-        self.workdir, self.say = workdir, say
-        self.fields, self._undisturbed = dict(fields), undisturbed
+        self.workdir, self.say, self.recipe = workdir, say, recipe
+        self.fields, self.undisturbed = dict(fields), undisturbed
+        self.variables: dict[str, str] = {}
+        self.prefix: list[str] = []
 
     def start(
-        self, faults: str = "", *, place: Mapping[str, str] | None = None, **more: str
+        self,
+        faults: str = "",
+        *,
+        devices: int = 1,
+        host: Host | None = None,
+        variables: Mapping[str, str] | None = None,
+        **more: str,
     ) -> subprocess.Popen:
         """Starts train.py with `faults`, as `faulty.py` takes them; `more`: further fields, with
-        `__` for the dot; `place`: the variables of a process among several."""
+        `__` for the dot."""
+        host = host or Host({})
         fields = self.fields | {name.replace("__", "."): value for name, value in more.items()}
         overrides = [f"--config.{name}={value}" for name, value in fields.items()]
-        script = str(ROOT / "tests" / "faults" / "faulty.py")
+        command = [*self.prefix, *host.prefix, sys.executable]
+        command += [str(ROOT / "tests" / "faults" / "faulty.py"), faults]
         return subprocess.Popen(
-            [sys.executable, script, faults, RECIPE, f"--workdir={self.workdir}", *overrides],
+            [*command, self.recipe, f"--workdir={self.workdir}", *overrides],
             cwd=ROOT,
-            env=environment() | dict(place or {}),
+            env=environment(devices)
+            | self.variables
+            | dict(variables or {})
+            | dict(host.variables),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
         )
 
-    def run(self, faults: str = "", *, expect: int = 0, **more: str) -> str:
+    def run(
+        self,
+        faults: str = "",
+        *,
+        expect: int = 0,
+        devices: int = 1,
+        variables: Mapping[str, str] | None = None,
+        **more: str,
+    ) -> str:
         """Runs train.py to its end, checks the exit status, and returns standard error."""
         began = time.monotonic()
-        process = self.start(faults, **more)
+        process = self.start(faults, devices=devices, variables=variables, **more)
         _, errors = process.communicate(timeout=PATIENCE)
         assert process.returncode == expect, f"status {process.returncode}\n{errors}"
         what = faults or "nothing disturbs it"
+        if expect == 2:
+            what = f"{what} ({errors.splitlines()[-1]})"
         self.say(f"{what}: status {expect} after {time.monotonic() - began:.0f} s")
         return errors
 
     def run_on_two_hosts(
-        self, faults: Sequence[str] = ("", ""), *, expect: Sequence[int] = (0, 0), **more: str
+        self,
+        faults: Sequence[str] = ("", ""),
+        *,
+        expect: Sequence[int] = (0, 0),
+        hosts: Sequence[Host] | None = None,
+        **more: str,
     ) -> list[str]:
         """Runs train.py as two processes of one device each, with faults for each of them. Checks
         their statuses, and returns what both wrote to standard error.
 
+        hosts: where they are; by default, both on this machine.
+
         A process that stands still, which no signal but one ends, is killed once the other one has
         ended; its status is then that of SIGKILL.
         """
-        began, places = time.monotonic(), two_places()
-        processes = [self.start(faults[n], place=places[n], **more) for n in range(2)]
+        began, hosts = time.monotonic(), hosts or two_hosts()
+        processes = [self.start(faults[n], host=hosts[n], **more) for n in range(2)]
         with ThreadPoolExecutor(2) as pool:  # Both are read, so that none waits for it.
             reading = [pool.submit(one.communicate, timeout=PATIENCE) for one in processes]
             for n in (0, 1):
@@ -130,22 +182,38 @@ class Case:
         assert first < second < STEPS
         self.run()
         assert_is_clean(self.workdir)
-        arrays, batches = outcome(self.workdir)
-        expected_arrays, expected_batches = self._undisturbed()
-        assert batches == expected_batches, "it read other batches"
-        assert arrays == expected_arrays, "its arrays differ"
-        self.say(f"went on from {first} and {second}; arrays and {len(batches)} batches are equal")
+        found, expected = outcome(self.workdir), self.undisturbed()
+        assert found.batches == expected.batches, "it read other batches"
+        assert found.arrays == expected.arrays, "its arrays differ"
+        count = len(found.batches)
+        self.say(f"went on from {first} and {second}; arrays and {count} batches are equal")
 
 
-def outcome(workdir: Path) -> tuple[str, list[int]]:
-    """Returns the hash of all arrays of the last step, and that of each batch."""
+def once_undisturbed(
+    workdir: Path, fields: Mapping[str, str], recipe: str = RECIPE
+) -> Callable[[], Outcome]:
+    """Returns a function that gives the outcome of a run without faults, which runs once."""
+    found: list[Outcome] = []
+
+    def undisturbed() -> Outcome:
+        if not found:
+            Case(workdir, fields, lambda text: None, undisturbed, recipe).run()
+            found.append(outcome(workdir))
+        return found[0]
+
+    return undisturbed
+
+
+def outcome(workdir: Path) -> Outcome:
+    """Returns how the run in `workdir` ended, which has done all its steps."""
     digest = hashlib.sha256()
     for name, array in sorted(arrays_of(workdir, STEPS).items()):
         digest.update(f"{name} {array.dtype} {array.shape}".encode())
         digest.update(np.asarray(array).tobytes())
     lines = metrics(workdir)
     assert list(lines) == list(range(1, STEPS + 1))
-    return digest.hexdigest(), [line["batch_crc32"] for line in lines.values()]
+    batches = [line["batch_crc32"] for line in lines.values()]
+    return Outcome(digest.hexdigest(), batches, [line["loss"] for line in lines.values()])
 
 
 def assert_is_clean(workdir: Path) -> None:
@@ -159,11 +227,16 @@ def assert_is_clean(workdir: Path) -> None:
     assert (workdir / "lock").read_bytes() == b""
 
 
-def two_places() -> list[dict[str, str]]:
-    """Returns the variables of two processes that meet at a free port of this machine."""
+def two_hosts() -> list[Host]:
+    """Returns two hosts that are this machine, and meet at a free port of it."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
+    return [Host(variables) for variables in two_places(address)]
+
+
+def two_places(address: str) -> list[dict[str, str]]:
+    """Returns the variables of two processes that meet at `address`."""
     shared = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
     return [shared | {"JAX_PROCESS_ID": str(index)} for index in range(2)]
 
