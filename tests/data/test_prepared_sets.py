@@ -152,7 +152,7 @@ def test_a_damaged_set_is_named(sets, tmp_path):
     assert re.match(told, refusal(tmp_path, "letters", cache_dir=cache))
     file.unlink()
     assert refusal(tmp_path, "letters", cache_dir=cache) == (
-        f"split train of {folder} has 0 of its 40 documents: prepare the set again"
+        f"split train of {folder} has 0 of its 40 records: prepare the set again"
     )
 
 
@@ -167,6 +167,6 @@ def test_a_missing_file_of_several_is_named(sets, tmp_path):
     train["shardLengths"] = ["40", "40"]
     info.write_text(json.dumps(content))
     assert refusal(tmp_path, "letters", cache_dir=str(tmp_path / "cache")) == (
-        f"split train of {folder} has 40 of its 80 documents; {missing} is missing: prepare the "
+        f"split train of {folder} has 40 of its 80 records; {missing} is missing: prepare the "
         "set again"
     )

@@ -50,7 +50,7 @@ def flip(path: Path) -> str:
 @pytest.mark.parametrize("damage", few_of([remove, cut, flip], flip))
 def test_a_damaged_file_of_records_is_named_and_made_again(case, tmp_path, damage):
     case.fields["data.cache_dir"] = str(tmp_path / "cache")
-    case.run("step:8=kill", expect=KILLED)
+    case.run("saved:6=kill", expect=KILLED)
     (path,) = (tmp_path / "cache" / "prepared").glob("*/train.array_record")
     what = damage(path)
     last = case.run(expect=2).splitlines()[-1]
