@@ -441,7 +441,8 @@ class Run:
             self.log.event("signal", first, stop_reason(signals))
             return stopped_early(signals)
         signals.promise = "saving at the end of this step, then stopping"
-        stream = prefetch.stream(self.batches, first, train.steps, self.config.data.workers)
+        workers = self.config.data.workers
+        stream = prefetch.stream(self.batches, first, train.steps, workers, self.log.warn)
 
         for step in range(first + 1, train.steps + 1):
             beat(f"reading batch {step}")

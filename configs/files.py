@@ -36,6 +36,17 @@ def write_durably(path: Path, content: str | bytes) -> None:
 
 
 @contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Give an OSError that is raised in the context the name of the file: errors of files that are
+    already open have none."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
+@contextmanager
 def new_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the same folder, to write a file or a folder there; at the end of
     the context it is synced to the disk and gets the name `path`.

@@ -73,7 +73,8 @@ class Batches:
         self._rows = rows or slice(None)
         self._parts = split.parts or (split,)
         self._records = [
-            RecordReader(part.path, part.codec.dtype, kept_bytes) for part in self._parts
+            RecordReader(part.path, part.codec.dtype, part.examples, kept_bytes)
+            for part in self._parts
         ]
         self._block_batches = -(-_BLOCK_ROWS // global_batch_size)
         if split.lengths is not None:
@@ -116,9 +117,7 @@ class Batches:
     @property
     def in_memory(self) -> bool:
         """True if all records stay in memory after the first read, and no batch is expensive."""
-        pairs = zip(self._parts, self._records, strict=True)
-        few = all(one.are_few(part.examples) for part, one in pairs)
-        return few and not self.is_expensive
+        return all(one.are_few for one in self._records) and not self.is_expensive
 
     @property
     def is_expensive(self) -> bool:

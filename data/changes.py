@@ -1,5 +1,7 @@
 """Says why prepared data differs from the data that a run was trained on."""
 
+import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -29,11 +31,14 @@ CHANGES: Mapping[str, Mapping[int, str]] = {
 """What new versions of the preparation changed: by the name in the cache key and the version. A
 version is listed if it may change the records of old data."""
 
-_KEYS = {"source": "its files, their order or their splits", "tokenizer": "data.tokenizer"}
+_KEYS = {
+    "source": "its files, their order or their splits: their hash",
+    "tokenizer": "data.tokenizer:",
+}
 
 
 def between(old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> str:
-    """Return in words what differs between two values of `Dataset.prepared_by`.
+    """Return in words what differs between two values of `Dataset.prepared_by`, with both values.
 
     old: that of a checkpoint's data; None for checkpoints that do not have it. Then this lists what
         versions of the preparation may have changed.
@@ -49,8 +54,24 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str
         if old.get(name) == new.get(name):
             continue
         was, now = _version(old.get(name)), _version(new.get(name))
-        of = CHANGES.get(name, {}).items()
-        yield from [one for v, one in of if was < v <= now] or [_KEYS.get(name, name)]
+        known = [one for v, one in CHANGES.get(name, {}).items() if was < v <= now]
+        both = f"{_KEYS.get(name, name)} {_values(old.get(name), new.get(name))}"
+        yield from known or [both]
+
+
+def _values(old: Any, new: Any) -> str:
+    """Return both values in words; of two objects, those of the parts that differ."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        unlike = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+        return ", ".join(f"{name} {_values(old.get(name), new.get(name))}" for name in unlike)
+    return f"was {_short(old)}, is {_short(new)}"
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    if re.fullmatch("[0-9a-f]{64}", text):  # a hash
+        return text[:12]
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _version(value: Any) -> int:

@@ -240,13 +240,17 @@ class Dataset:
 
     def changes_since(self, data: Mapping[str, Any]) -> str | None:
         """Return None if the examples are those of a checkpoint; else the beginning of a message,
-        such as "the data changed (data.tokenizer)".
+        such as "the data changed (sequence_length was 64, is 32)".
 
         data: the entry for the data in the checkpoint's manifest.
         """
         if data["fingerprint"] == self.fingerprint:
             return None
-        differences = changes.between(data.get("prepared_by"), self.prepared_by)
+        texts = [changes.between(data.get("prepared_by"), self.prepared_by)]
+        train = self.splits["train"]
+        if (count := data.get("examples", train.examples)) != train.examples:
+            texts.append(f"train had {count:,} {train.codec.unit}, has {train.examples:,}")
+        differences = "; ".join(filter(None, texts))
         return f"the data changed ({differences})" if differences else "the data changed"
 
     @property

@@ -6,27 +6,80 @@ Grain imports JAX, so Grain is imported only inside functions.
 import atexit
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+from configs.errors import UsageError
 from data.batches import Batch, Batches
 
 _THREADS = 4
 _AHEAD = 16  # batches to prefetch; of expensive (large) batches only one for each thread
 
+MOST_DEATHS = 3
+"""How often the processes that make batches may die, each time within `FEW_BATCHES` of the time
+before."""
+FEW_BATCHES = 100
 
-def stream(batches: Batches, start: int, stop: int, workers: int) -> Iterator[Batch]:
+_DIED = re.compile(r"terminated unexpectedly with exit code (-?\d+)")  # Grain says so.
+
+
+def stream(
+    batches: Batches,
+    start: int,
+    stop: int,
+    workers: int,
+    warn: Callable[[str], None] = lambda text: None,
+) -> Iterator[Batch]:
     """Return an iterator over the batches `start` to `stop` - 1, in order.
 
     workers: the number of processes that make batches ahead. If it is 0, threads do; but if all
     records are in memory, the calling thread makes each batch when it is needed, because passing a
     batch between threads takes longer than making it.
+
+    warn: called with a message if one of the processes has died, as it does for want of memory. New
+    ones then make the same batches.
+
+    Raises UsageError if processes die again and again: `MOST_DEATHS` times.
     """
     if start >= stop or (batches.in_memory and not workers):
         return map(batches.__getitem__, range(start, stop))
-    return _made_ahead(batches, start, stop, workers)
+    if not workers:
+        return _made_ahead(batches, start, stop, workers)
+    return _outliving_deaths(batches, start, stop, workers, warn)
+
+
+def _outliving_deaths(
+    batches: Batches, start: int, stop: int, workers: int, warn: Callable[[str], None]
+) -> Iterator[Batch]:
+    """Yield what `_made_ahead` does, and begin it anew if one of its processes has died."""
+    deaths, died_at = 0, start
+    while start < stop:
+        try:
+            for batch in _made_ahead(batches, start, stop, workers):
+                yield batch
+                start += 1
+        except RuntimeError as error:
+            if (found := _DIED.search(str(error))) is None:
+                raise
+            deaths = deaths + 1 if start - died_at < FEW_BATCHES else 1
+            died_at = start
+            what = f"{_how_it_ended(int(found[1]))}, at batch {start + 1}"
+            if deaths == MOST_DEATHS:
+                raise UsageError(
+                    f"processes that read data died {deaths} times, the last one by {what}. If "
+                    "memory is short, fewer --config.data.workers need less; the same command goes "
+                    "on from the last checkpoint"
+                ) from None
+            warn(f"a process that reads data died by {what}: new ones make the same batches")
+
+
+def _how_it_ended(exit_code: int) -> str:
+    if exit_code >= 0:
+        return f"status {exit_code}"
+    return signal.Signals(-exit_code).name
 
 
 def _made_ahead(batches: Batches, start: int, stop: int, workers: int) -> Iterator[Batch]:

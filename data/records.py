@@ -26,46 +26,73 @@ KEPT_BYTES = 2**26  # a file up to this size is read once and kept in memory
 class RecordReader:
     """Reads the records of a file. Thread-safe. Each process opens the file at its first read.
 
+    count: the number of records in the file.
     kept_bytes: a file up to this size is read whole at the first read, and kept in memory.
     """
 
     path: Path
     dtype: np.dtype
+    count: int
     kept_bytes: int = KEPT_BYTES
 
     def read(self, indices: ArrayLike) -> NDArray[Any]:
         """Return the records at `indices`, `dtype` [len(indices)].
 
-        Raises UsageError if the file is damaged.
+        Raises UsageError if the file is missing, or is damaged: it then names the first record that
+        can't be read.
         """
         indices = np.asarray(indices, np.int64)
-        try:
-            if self._kept is not None:
-                return self._kept[indices]
-            # One by one: to read a list, ArrayRecord first makes a table of all records there are.
-            return self._join([self._reader.read(i, i + 1)[0] for i in indices.tolist()])
-        except (ValueError, RuntimeError, IndexError) as error:
-            raise UsageError(
-                f"{self.path} is damaged: {error}. Delete the folder {self.path.parent}: "
-                "it will be prepared again"
-            ) from error
+        if self._kept is not None:
+            return self._kept[indices]
+        return self._join(self._read_each(indices.tolist()))
 
     @cached_property
     def _reader(self) -> ArrayRecordReader:
-        return ArrayRecordReader(str(self.path), _READING)
+        try:
+            reader = ArrayRecordReader(str(self.path), _READING)
+            found = reader.num_records()
+        except (ValueError, RuntimeError) as error:
+            raise self._damaged(error) from error
+        if found != self.count:  # A file that is missing has no records, says ArrayRecord.
+            there = f"it has {found:,} of {self.count:,} records"
+            raise self._damaged(there if self.path.exists() else "it is missing")
+        return reader
 
     @cached_property
     def _kept(self) -> NDArray[Any] | None:
         """All records, if they are few enough; else None."""
-        if not self.are_few(self._reader.num_records()):
+        reader = self._reader
+        if not self.are_few:
             return None
-        return self._join(self._reader.read_all())
+        try:
+            return self._join(reader.read_all())
+        except (ValueError, RuntimeError):
+            return self._join(self._read_each(range(self.count)))
 
-    def are_few(self, count: int) -> bool:
-        """Return whether a set of `count` records is small enough to keep in memory."""
+    def _read_each(self, indices: Iterable[int]) -> list[bytes]:
+        """Return the records at `indices`, read one by one: to read a list, ArrayRecord first makes
+        a table of all records that there are."""
+        read, found = self._reader.read, list[bytes]()
+        index = 0
+        try:
+            for index in indices:
+                found.append(read(index, index + 1)[0])
+        except (ValueError, RuntimeError, IndexError) as error:
+            raise self._damaged(f"record {index} of {self.count:,}: {error}") from error
+        return found
+
+    def _damaged(self, what: object) -> UsageError:
+        return UsageError(
+            f"{self.path} is damaged: {what}. Delete the folder {self.path.parent}: it will be "
+            "prepared again"
+        )
+
+    @cached_property
+    def are_few(self) -> bool:
+        """Whether the records are few enough to keep in memory."""
         if self.dtype == object:
-            return self.path.stat().st_size <= self.kept_bytes
-        return count * self.dtype.itemsize <= self.kept_bytes
+            return self.path.exists() and self.path.stat().st_size <= self.kept_bytes
+        return self.count * self.dtype.itemsize <= self.kept_bytes
 
     def _join(self, records: list[bytes]) -> NDArray[Any]:
         if self.dtype == object:
@@ -75,7 +102,7 @@ class RecordReader:
         return np.frombuffer(b"".join(records), self.dtype, count=len(records))
 
     def __getstate__(self):
-        return {name: getattr(self, name) for name in ("path", "dtype", "kept_bytes")}
+        return {name: getattr(self, name) for name in ("path", "dtype", "count", "kept_bytes")}
 
 
 class RecordWriter:

@@ -245,7 +245,7 @@ def _units(split: Split, alike: bool) -> tuple[NDArray[np.int64], float]:
         rows = _random(part, most)
         looked_at += len(rows)
         if alike:
-            reader = RecordReader(part.path, part.codec.dtype)
+            reader = RecordReader(part.path, part.codec.dtype, part.examples)
             for some in np.array_split(rows, -(-len(rows) // _AT_ONCE)):
                 found.append(_record_hashes(reader.read(some), part))
         else:

@@ -24,6 +24,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from configs.files import naming
+
 EVENTS = "events.jsonl"
 
 
@@ -31,18 +33,20 @@ class EventLog:
     """Appends events to `events.jsonl`. Any thread may call `write`."""
 
     def __init__(self, workdir: Path):
-        path = workdir / EVENTS
+        self._path = workdir / EVENTS
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-        self._descriptor = os.open(path, flags, 0o666)
+        self._descriptor = os.open(self._path, flags, 0o666)
         size = os.fstat(self._descriptor).st_size
-        if size and os.pread(self._descriptor, 1, size - 1) != b"\n":
-            os.write(self._descriptor, b"\n")  # Ends a line that was cut off.
+        with naming(self._path):
+            if size and os.pread(self._descriptor, 1, size - 1) != b"\n":
+                os.write(self._descriptor, b"\n")  # Ends a line that was cut off.
 
     def write(self, event: str, step: int, what: str) -> None:
         """Append a line; it is there even if the process is killed next."""
         time = datetime.now(UTC).isoformat(timespec="milliseconds")
         line = {"time": time, "event": event, "step": step, "what": what}
-        os.write(self._descriptor, json.dumps(line).encode() + b"\n")
+        with naming(self._path):
+            os.write(self._descriptor, json.dumps(line).encode() + b"\n")
 
     def close(self) -> None:
         """Close the file."""

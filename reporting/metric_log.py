@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from configs.files import write_durably
+from configs.files import naming, write_durably
 
 METRICS = "metrics.jsonl"
 
@@ -39,9 +39,9 @@ class MetricLog:
     """
 
     def __init__(self, workdir: Path, *, first_step: int, notify: Callable[[str], None]):
-        path = workdir / METRICS
-        _cut(path, first_step, notify)
-        self._file = path.open("a", encoding="utf-8", buffering=1)
+        self._path = workdir / METRICS
+        _cut(self._path, first_step, notify)
+        self._file = self._path.open("a", encoding="utf-8", buffering=1)
         self._folder, self._first_step = workdir / "tensorboard", first_step
         self._tensorboard: Any = None
 
@@ -53,7 +53,8 @@ class MetricLog:
         """
         finite = {name: number for name, number in metrics.items() if math.isfinite(number)}
         line = {"step": step} | {name: finite.get(name) for name in metrics}
-        self._file.write(json.dumps(line, allow_nan=False) + "\n")
+        with naming(self._path):
+            self._file.write(json.dumps(line, allow_nan=False) + "\n")
         if self._tensorboard is None:  # Imported late: it takes as long as many steps.
             self._tensorboard = _summary_writer(self._folder, self._first_step)
         for name, number in finite.items():
@@ -62,7 +63,8 @@ class MetricLog:
 
     def close(self) -> None:
         """Flush and close the files."""
-        self._file.close()
+        with naming(self._path):
+            self._file.close()
         if self._tensorboard is not None:
             self._tensorboard.close()
 

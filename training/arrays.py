@@ -100,7 +100,9 @@ def _mismatches(
         hint = f"; the nearest is {near[0]}, {_typed(stored[near[0]])}" if near else ""
         return f"{name} is not in it ({_typed_array(wanted[name])} in the model{hint})"
 
+    # Three are told: rather the parameters than the optimizer's state, which has the same names.
     missing = [name for name in wanted if name not in stored]
+    missing.sort(key=lambda name: not name.startswith("params."))
     unlike = [
         f"{name} is {_typed(stored[name])} in it, {_typed_array(leaf)} in the model"
         for name, leaf in wanted.items()

@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -260,18 +261,26 @@ class Checkpoints:
         return step, *agree("save", {"written": written, "failure": failure}, conclude)
 
     def _obstacle(self, step: int, leaves: Mapping[str, Any]) -> str | None:
-        """Return why a step can't be saved: something is in its place, or the disk has no room for
-        the bytes of the last step, or of the arrays if there is none."""
+        """Return why a step can't be saved: something is in its place, nothing can be written
+        there, or the disk has no room for the bytes of the last step, or of the arrays if there is
+        none. The first process decides."""
         folder = self._folder / str(step)
         if folder.exists():
             return f"{folder} is there already, and this run did not write it: move it away"
+        place = next(path for path in folder.parents if path.exists())
+        # Where Orbax can't make its folder, its threads wait for it for ten minutes, and so would
+        # the end of the process.
+        try:
+            if is_main_process():
+                os.rmdir(tempfile.mkdtemp(prefix=".writable-", dir=place))
+        except OSError as error:
+            return f"{place}: {error.strerror}"
         if self._last_size is None:
             last = newest_manifest(self._folder)
             self._last_size = None if last is None else bytes_on_disk(last["files"])
         needed = self._last_size
         if needed is None:
             needed = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves.values())
-        place = next(path for path in folder.parents if path.exists())
         free = shutil.disk_usage(place).free
         if needed <= free:
             return None

@@ -10,11 +10,12 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 from configs.files import sync_file, sync_files, sync_folder, sync_folders, write_durably
 from training import hashes
@@ -94,14 +95,14 @@ def write_manifest(
             sync_file(path)
     manifest = {"format": NEWEST_FORMAT, **contents, "files": dict(sorted(files.items()))}
     manifest["digest"] = digest_of(manifest)
-    write_durably(folder / MANIFEST, json.dumps(manifest, indent=1))
+    write_durably(folder / MANIFEST, _text_of(manifest))
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
     """Read the manifest of a step and check it against its own digest.
 
-    Raises `Damaged` if it is missing, truncated, altered, of another format version, or of another
-    step than the folder's name says.
+    Raises `Damaged` if it is missing, can't be read, or is truncated, altered, of another format
+    version, or of another step than the folder's name says.
     """
     try:
         content = (folder / MANIFEST).read_bytes()
@@ -120,6 +121,8 @@ def parse_manifest(content: bytes, folder: str) -> dict[str, Any]:
         text = content.decode("utf-8")
     except UnicodeDecodeError:
         raise Damaged(f"{path} is damaged (not UTF-8)") from None
+    except OSError as error:
+        raise Damaged(f"{path} can't be read ({error.strerror})") from None
     try:
         manifest = json.loads(text)
         digest, files = manifest["digest"], manifest["files"]
@@ -133,15 +136,19 @@ def parse_manifest(content: bytes, folder: str) -> dict[str, Any]:
     if manifest["format"] not in FORMATS:
         known = " and ".join(map(str, FORMATS))
         raise Damaged(f"{path} has format {manifest['format']}; this version reads {known}")
+    # A digit may differ without changing the value of a number, as the last one of 17.
+    if manifest["format"] == NEWEST_FORMAT and _text_of(manifest) != text:
+        raise Damaged(f"{path} is damaged (not as it was written)")
     return manifest
 
 
 def step_folders(folder: Path) -> list[int]:
     """Return the numbers of the steps in `folder`, ascending, whether they are whole or not; [] if
-    there is no such folder."""
+    there is no such folder. Files, and folders with names such as 007, are no steps."""
     if not folder.is_dir():
         return []
-    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
+    numbered = (path for path in folder.iterdir() if re.fullmatch(r"0|[1-9][0-9]*", path.name))
+    return sorted(int(path.name) for path in numbered if path.is_dir())
 
 
 def read_manifests(folder: Path) -> dict[int, dict[str, Any]]:
@@ -200,12 +207,19 @@ class StepLock:
 
     It is an advisory lock (`flock`) on the manifest; the kernel releases it when the process ends.
     On a file system without locks, nothing is locked: a step may then be deleted while it is read.
+    Nor is a step whose manifest can't be opened; `verify` says why.
 
     Raises FileNotFoundError if the step has no manifest, or is being removed.
     """
 
     def __init__(self, folder: Path):
-        self._file = (folder / MANIFEST).open("rb")
+        self._file: BinaryIO | None = None
+        try:
+            self._file = (folder / MANIFEST).open("rb")
+        except FileNotFoundError:
+            raise
+        except OSError:
+            return
         try:
             fcntl.flock(self._file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -224,7 +238,8 @@ class StepLock:
 
     def release(self) -> None:
         """Release the step. Further calls do nothing."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
     def __enter__(self) -> Self:
         return self
@@ -295,6 +310,10 @@ def remove_step(folder: Path) -> bool:
         doomed = folder.rename(folder.with_name(f"{folder.name}.removing"))
     shutil.rmtree(doomed)
     return True
+
+
+def _text_of(manifest: Mapping[str, Any]) -> str:
+    return json.dumps(manifest, indent=1)
 
 
 def digest_of(manifest: Mapping[str, Any]) -> str:

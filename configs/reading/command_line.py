@@ -213,7 +213,7 @@ def _machine_failure(error: Exception) -> str | None:
     return None
 
 
-_FILE_ERRORS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+_FILE_ERRORS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
 def _stdout_is_closed() -> bool:

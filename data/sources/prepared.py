@@ -5,7 +5,7 @@ import difflib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -75,10 +75,20 @@ class PreparedRows:
                 raise
             except Exception as error:  # ArrayRecord and protobuf raise their own errors
                 raise UsageError(
-                    f"split {self.name} of {self.found.folder} can't be read: {error}"
+                    f"split {self.name} of {self.found.folder} can't be read: "
+                    f"{self._first_unreadable(block, fields)}{error}"
                 ) from None
             for number, row in zip(block, rows, strict=True):
                 yield f"{self.found.folder}, {self.name_of(number)}", row
+
+    def _first_unreadable(self, numbers: Sequence[int], fields: Mapping[str, str]) -> str:
+        """Return "record 7: ", the first of `numbers` that can't be read; "" if each can be."""
+        for number in numbers:
+            try:
+                self._row(self._records[number], fields)
+            except Exception:
+                return f"record {number}: "
+        return ""
 
     def _row(self, content: bytes, fields: Mapping[str, str]) -> dict[str, Any]:
         from tensorflow_datasets.proto import tf_example_pb2
@@ -104,9 +114,19 @@ class PreparedRows:
         if len(records) != self.rows:
             raise UsageError(
                 f"split {self.name} of {folder} has {len(records):,} of its {self.rows:,} "
-                f"{self.things}: prepare the set again"
+                f"{self.things}{_missing(files)}: prepare the set again"
             )
         return records
+
+
+def _missing(files: Sequence[str]) -> str:
+    """Return "; FILE is missing" of the first file that `files` lack, as their numbers say; "" if
+    they lack none. (ArrayRecord takes a file that is missing for one without records.)"""
+    if not files or (last := re.fullmatch(r"(.*-)(\d+)-of-(\d+)", files[-1])) is None:
+        return ""
+    before, digits, count = last[1], len(last[2]), last[3]
+    names = (f"{before}{number:0{digits}}-of-{count}" for number in range(int(count)))
+    return next((f"; {name} is missing" for name in names if name not in files), "")
 
 
 @dataclass(frozen=True)

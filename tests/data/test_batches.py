@@ -3,6 +3,7 @@
 import itertools
 import os
 import pickle
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -119,8 +120,8 @@ def test_there_is_no_batch_past_the_end_and_no_end_of_shuffled_ones(dataset):
 
 def test_records_read_one_by_one_are_those_kept_in_memory(dataset):
     split = dataset.splits["train"]
-    kept = records.RecordReader(split.path, split.codec.dtype)
-    each = records.RecordReader(split.path, split.codec.dtype, kept_bytes=0)
+    file = (split.path, split.codec.dtype, split.examples)
+    kept, each = records.RecordReader(*file), records.RecordReader(*file, kept_bytes=0)
     with ThreadPoolExecutor(8) as threads:
         choices = [np.arange(n, n + 9) * 7 % split.examples for n in range(50)]
         for one, other in zip(
@@ -128,6 +129,42 @@ def test_records_read_one_by_one_are_those_kept_in_memory(dataset):
         ):
             assert one.tobytes() == other.tobytes()
     assert len(each.read([])) == len(kept.read([])) == 0
+
+
+@pytest.mark.parametrize("kept_bytes", [0, records.KEPT_BYTES])
+def test_a_file_of_records_that_is_missing_or_another_one_is_named(dataset, tmp_path, kept_bytes):
+    split = dataset.splits["train"]
+    rest = (split.codec.dtype, split.examples, kept_bytes)
+    missing, other = tmp_path / "missing.array_record", tmp_path / "other.array_record"
+    with records.RecordWriter(other) as writer:
+        writer.write(records.RecordReader(split.path, *rest).read([0, 1]))
+    for path, what in (
+        (missing, "it is missing"),
+        (other, f"it has 2 of {split.examples:,} records"),
+    ):
+        with pytest.raises(UsageError, match=f"{path} is damaged: {what}"):
+            records.RecordReader(path, *rest).read([0])
+
+
+@pytest.mark.parametrize("kept_bytes", [0, records.KEPT_BYTES])
+def test_a_flipped_bit_is_named_with_the_record_or_changes_nothing(dataset, tmp_path, kept_bytes):
+    split = dataset.splits["train"]
+    rest = (split.codec.dtype, split.examples, kept_bytes)
+    every = np.arange(split.examples)
+    whole, expected = split.path.read_bytes(), records.RecordReader(split.path, *rest).read(every)
+    path, chance, named = tmp_path / "flipped.array_record", np.random.default_rng(0), 0
+    for _ in range(40):
+        flipped = bytearray(whole)
+        flipped[chance.integers(len(whole))] ^= 1 << int(chance.integers(8))
+        path.write_bytes(flipped)
+        try:
+            found = records.RecordReader(path, *rest).read(every)
+        except UsageError as error:
+            told = rf"is damaged: record \d+ of {split.examples:,}: "
+            named += re.search(told, str(error)) is not None
+        else:
+            assert found.tobytes() == expected.tobytes()
+    assert named > 5
 
 
 def test_batches_of_kept_records_are_those_of_records_read_one_by_one(dataset):

@@ -1,6 +1,7 @@
 """Promises of sets that TensorFlow Datasets prepared: read by name, or told how to prepare them."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -148,9 +149,28 @@ def test_a_damaged_set_is_named(sets, tmp_path):
         content[place] ^= 4
     file.write_bytes(content)
     cache = str(tmp_path / "cache")  # else what an undamaged copy was made into is found
-    assert "split train of" in refusal(tmp_path, "letters", cache_dir=cache)
+    told = rf"split train of {folder} can't be read: record \d+: "
+    assert re.match(told, refusal(tmp_path, "letters", cache_dir=cache))
     file.unlink()
-    assert "split train of" in refusal(tmp_path, "letters", cache_dir=cache)
+    assert refusal(tmp_path, "letters", cache_dir=cache) == (
+        f"split train of {folder} has 0 of its 40 records: prepare the set again"
+    )
+
+
+def test_a_missing_file_of_several_is_named(sets, tmp_path):
+    folder = Path(shutil.copytree(sets / "letters" / "plain", tmp_path / "letters")) / "1.2.0"
+    (file,) = folder.glob("*-train.*")
+    missing = file.with_name(file.name.replace("00000-of-00001", "00001-of-00002"))
+    file.rename(file.with_name(file.name.replace("-of-00001", "-of-00002")))
+    info = folder / "dataset_info.json"
+    content = json.loads(info.read_text())
+    (train,) = (split for split in content["splits"] if split["name"] == "train")
+    train["shardLengths"] = ["40", "40"]
+    info.write_text(json.dumps(content))
+    assert refusal(tmp_path, "letters", cache_dir=str(tmp_path / "cache")) == (
+        f"split train of {folder} has 40 of its 80 records; {missing} is missing: prepare the "
+        "set again"
+    )
 
 
 @pytest.mark.parametrize("scheme", ["gs", "s3"])

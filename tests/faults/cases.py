@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -44,6 +45,23 @@ RECIPE = "--config=configs/shakespeare_char.py"
 KILLED, STOPPED, STALLED, CORRUPTED = -signal.SIGKILL, 75, 14, 76
 
 
+class Outcome(NamedTuple):
+    """How a run ended: the hash of all arrays of its last step, and by step the hashes of its
+    batches and the losses."""
+
+    arrays: str
+    batches: list[int]
+    losses: list[float]
+
+
+class Host(NamedTuple):
+    """Where a process of a run is: the variables that say its place in the run, and the command
+    that starts others there."""
+
+    variables: Mapping[str, str]
+    prefix: Sequence[str] = ()
+
+
 class Case:
     """A run in a workdir of its own, to which faults happen.
 
@@ -51,6 +69,9 @@ class Case:
     undisturbed(): returns the outcome of the run without faults.
     devices: number of devices of each process.
     skipped: steps whose batches the run skips.
+
+    `variables`: environment variables for all processes of the run. `prefix`: a command that starts
+    another one, `nice` or the like, for all of them.
     """
 
     devices = 1
@@ -61,49 +82,80 @@ class Case:
         workdir: Path,
         fields: Mapping[str, str],
         say: Callable[[str], None],
-        undisturbed: Callable[[], tuple[str, list[int]]],
+        undisturbed: Callable[[], Outcome],
+        recipe: str = RECIPE,
     ):
-        self.workdir, self.say = workdir, say
-        self.fields, self._undisturbed = dict(fields), undisturbed
+        self.workdir, self.say, self.recipe = workdir, say, recipe
+        self.fields, self.undisturbed = dict(fields), undisturbed
+        self.variables: dict[str, str] = {}
+        self.prefix: list[str] = []
 
     def start(
-        self, faults: str = "", *, place: Mapping[str, str] | None = None, **more: str
+        self,
+        faults: str = "",
+        *,
+        devices: int | None = None,
+        host: Host | None = None,
+        variables: Mapping[str, str] | None = None,
+        **more: str,
     ) -> subprocess.Popen:
         """Starts train.py with `faults`, as `faulty.py` takes them; `more`: further fields, with
-        `__` for the dot; `place`: the variables of a process among several."""
+        `__` for the dot."""
+        host = host or Host({})
         fields = self.fields | {name.replace("__", "."): value for name, value in more.items()}
         overrides = [f"--config.{name}={value}" for name, value in fields.items()]
-        script = str(ROOT / "tests" / "faults" / "faulty.py")
+        command = [*self.prefix, *host.prefix, sys.executable]
+        command += [str(ROOT / "tests" / "faults" / "faulty.py"), faults]
         return subprocess.Popen(
-            [sys.executable, script, faults, RECIPE, f"--workdir={self.workdir}", *overrides],
+            [*command, self.recipe, f"--workdir={self.workdir}", *overrides],
             cwd=ROOT,
-            env=environment(self.devices) | dict(place or {}),
+            env=environment(devices or self.devices)
+            | self.variables
+            | dict(variables or {})
+            | dict(host.variables),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
         )
 
-    def run(self, faults: str = "", *, expect: int = 0, **more: str) -> str:
+    def run(
+        self,
+        faults: str = "",
+        *,
+        expect: int = 0,
+        devices: int | None = None,
+        variables: Mapping[str, str] | None = None,
+        **more: str,
+    ) -> str:
         """Runs train.py to its end, checks the exit status, and returns standard error."""
         began = time.monotonic()
-        process = self.start(faults, **more)
+        process = self.start(faults, devices=devices, variables=variables, **more)
         _, errors = process.communicate(timeout=PATIENCE)
         assert process.returncode == expect, f"status {process.returncode}\n{errors}"
         what = faults or "nothing disturbs it"
+        if expect == 2:
+            what = f"{what} ({errors.splitlines()[-1]})"
         self.say(f"{what}: status {expect} after {time.monotonic() - began:.0f} s")
         return errors
 
     def run_on_two_hosts(
-        self, faults: Sequence[str] = ("", ""), *, expect: Sequence[int] = (0, 0), **more: str
+        self,
+        faults: Sequence[str] = ("", ""),
+        *,
+        expect: Sequence[int] = (0, 0),
+        hosts: Sequence[Host] | None = None,
+        **more: str,
     ) -> list[str]:
         """Runs train.py as two processes of one device each, with faults for each of them. Checks
         their statuses, and returns what both wrote to standard error.
 
+        hosts: where they are; by default, both on this machine.
+
         A process that stands still, which no signal but one ends, is killed once the other one has
         ended; its status is then that of SIGKILL.
         """
-        began, places = time.monotonic(), two_places()
-        processes = [self.start(faults[n], place=places[n], **more) for n in range(2)]
+        began, hosts = time.monotonic(), hosts or two_hosts()
+        processes = [self.start(faults[n], host=hosts[n], **more) for n in range(2)]
         with ThreadPoolExecutor(2) as pool:  # Both are read, so that none waits for it.
             reading = [pool.submit(one.communicate, timeout=PATIENCE) for one in processes]
             for n in (0, 1):
@@ -128,16 +180,19 @@ class Case:
 
     def sibling(self, name: str) -> "Case":
         """Returns a case like this one in another workdir, which nothing has disturbed yet."""
-        other = Case(self.workdir.with_name(name), self.fields, self.say, self._undisturbed)
+        other = Case(
+            self.workdir.with_name(name), self.fields, self.say, self.undisturbed, self.recipe
+        )
         other.devices, other.skipped = self.devices, self.skipped
         return other
 
     def compare_with(self, other: "Case") -> None:
         """Takes the outcome of `other` for that of the run without faults."""
         found = other.outcome()
-        self._undisturbed = lambda: found
+        self.undisturbed = lambda: found
 
-    def outcome(self) -> tuple[str, list[int]]:
+    def outcome(self) -> Outcome:
+        """Returns how this run ended."""
         return outcome(self.workdir, self.skipped)
 
     def resumes_twice(self, faults: str = "") -> None:
@@ -151,15 +206,30 @@ class Case:
         assert first < second < STEPS
         self.run(faults)
         assert_is_clean(self.workdir)
-        arrays, batches = self.outcome()
-        expected_arrays, expected_batches = self._undisturbed()
-        assert batches == expected_batches, "it read other batches"
-        assert arrays == expected_arrays, "its arrays differ"
-        self.say(f"went on from {first} and {second}; arrays and {len(batches)} batches are equal")
+        found, expected = self.outcome(), self.undisturbed()
+        assert found.batches == expected.batches, "it read other batches"
+        assert found.arrays == expected.arrays, "its arrays differ"
+        count = len(found.batches)
+        self.say(f"went on from {first} and {second}; arrays and {count} batches are equal")
 
 
-def outcome(workdir: Path, skipped: Sequence[int] = ()) -> tuple[str, list[int]]:
-    """Returns the hash of all arrays of the last step, and that of each batch. skipped: steps whose
+def once_undisturbed(
+    workdir: Path, fields: Mapping[str, str], recipe: str = RECIPE
+) -> Callable[[], Outcome]:
+    """Returns a function that gives the outcome of a run without faults, which runs once."""
+    found: list[Outcome] = []
+
+    def undisturbed() -> Outcome:
+        if not found:
+            Case(workdir, fields, lambda text: None, undisturbed, recipe).run()
+            found.append(outcome(workdir))
+        return found[0]
+
+    return undisturbed
+
+
+def outcome(workdir: Path, skipped: Sequence[int] = ()) -> Outcome:
+    """Returns how the run in `workdir` ended, which has done all its steps. skipped: steps whose
     batches are skipped."""
     digest = hashlib.sha256()
     for name, array in sorted(arrays_of(workdir, STEPS).items()):
@@ -167,7 +237,8 @@ def outcome(workdir: Path, skipped: Sequence[int] = ()) -> tuple[str, list[int]]
         digest.update(np.asarray(array).tobytes())
     lines = metrics(workdir)
     assert list(lines) == [step for step in range(1, STEPS + 1) if step not in skipped]
-    return digest.hexdigest(), [line["batch_crc32"] for line in lines.values()]
+    batches = [line["batch_crc32"] for line in lines.values()]
+    return Outcome(digest.hexdigest(), batches, [line["loss"] for line in lines.values()])
 
 
 def assert_is_clean(workdir: Path) -> None:
@@ -181,11 +252,16 @@ def assert_is_clean(workdir: Path) -> None:
     assert (workdir / "lock").read_bytes() == b""
 
 
-def two_places() -> list[dict[str, str]]:
-    """Returns the variables of two processes that meet at a free port of this machine."""
+def two_hosts() -> list[Host]:
+    """Returns two hosts that are this machine, and meet at a free port of it."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
+    return [Host(variables) for variables in two_places(address)]
+
+
+def two_places(address: str) -> list[dict[str, str]]:
+    """Returns the variables of two processes that meet at `address`."""
     shared = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
     return [shared | {"JAX_PROCESS_ID": str(index)} for index in range(2)]
 

@@ -1,11 +1,15 @@
 """The fixtures of the fault suite, and the summary that it prints."""
 
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.end_to_end.verbs import write_text
-from tests.faults.cases import FIELDS, Case, outcome
+from tests.faults.cases import FIELDS, STOPPED, Case, Outcome, once_undisturbed
 
 
 @pytest.fixture(scope="session")
@@ -15,31 +19,87 @@ def text(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(text, tmp_path_factory):
+def undisturbed(text, tmp_path_factory) -> Callable[[], Outcome]:
     """Returns a function that gives the outcome of the run without faults, which runs once."""
-    found = []
-
-    def undisturbed() -> tuple[str, list[int]]:
-        if not found:
-            workdir = tmp_path_factory.mktemp("undisturbed") / "run"
-            case = Case(workdir, FIELDS | {"data.path": str(text)}, lambda text: None, undisturbed)
-            case.run()
-            found.append(outcome(workdir))
-        return found[0]
-
-    return undisturbed
+    fields = FIELDS | {"data.path": str(text)}
+    return once_undisturbed(tmp_path_factory.mktemp("undisturbed") / "run", fields)
 
 
 @pytest.fixture
-def case(text, tmp_path, undisturbed, record_property) -> Case:
-    """A run for one case. What it did and found is printed at the end of the suite."""
+def say(record_property) -> Callable[[str], None]:
+    """Notes what a case did and found, which is printed at the end of the suite."""
 
     def say(line: str) -> None:
         print(line)
         record_property("fault", line)
 
+    return say
+
+
+@pytest.fixture
+def case(text, tmp_path, undisturbed, say) -> Case:
+    """A run for one case."""
+    return Case(tmp_path / "run", FIELDS | {"data.path": str(text)}, say, undisturbed)
+
+
+@pytest.fixture(scope="session")
+def stopped_workdir(text, tmp_path_factory) -> Path:
+    """The workdir of a run that was stopped after step 8, and has the steps 6 and 8."""
+    workdir = tmp_path_factory.mktemp("stopped") / "run"
     fields = FIELDS | {"data.path": str(text)}
-    return Case(tmp_path / "run", fields, say, undisturbed)
+    case = Case(workdir, fields, lambda text: None, pytest.fail)
+    case.run("step:8=term", expect=STOPPED)
+    assert case.saved == 8
+    return workdir
+
+
+@pytest.fixture
+def stopped(case, stopped_workdir) -> Case:
+    """A run that was stopped after step 8, and has the steps 6 and 8."""
+    shutil.copytree(stopped_workdir, case.workdir)
+    case.say("a run was stopped after step 8")
+    return case
+
+
+@pytest.fixture(scope="session")
+def failing_library(tmp_path_factory) -> str:
+    """A library that makes calls of the C library fail: see `failing_libc.c`."""
+    if (compiler := shutil.which("cc")) is None:
+        pytest.skip("no C compiler, which makes the library whose calls fail")
+    source = Path(__file__).with_name("failing_libc.c")
+    library = tmp_path_factory.mktemp("library") / "failing_libc.so"
+    command = [compiler, "-O1", "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"]
+    subprocess.run(command, check=True)
+    return str(library)
+
+
+@pytest.fixture
+def failing(failing_library) -> Callable[..., dict[str, str]]:
+    """Returns a function that gives the variables with which calls of the C library fail.
+
+    call, where, number, switch: as in `failing_libc.c`.
+    """
+
+    def failing(call: str, where: str = "", number: int = 0, switch: Path | None = None):
+        variables = {
+            "LD_PRELOAD": failing_library,
+            "FAILING_CALL": call,
+            "FAILING_PATH": where,
+            "FAILING_NUMBER": str(number),
+        }
+        return variables | ({} if switch is None else {"FAILING_SWITCH": str(switch)})
+
+    return failing
+
+
+@pytest.fixture
+def obeying_modes(case) -> None:
+    """Makes processes of the case heed the permissions of files. Those of root would not."""
+    if os.geteuid() != 0:
+        return
+    if shutil.which("setpriv") is None:
+        pytest.skip("root heeds no permissions, and there is no setpriv to change that")
+    case.prefix = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -7,8 +7,10 @@ no code for faults: functions that a run calls are wrapped here.
 
 import contextlib
 import ctypes
+import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -46,6 +48,37 @@ def fail() -> None:
     raise OSError(5, "Input/output error", "a file of the test")
 
 
+def leave() -> None:
+    raise SystemExit(0)
+
+
+def leave_at_once() -> None:
+    os._exit(0)
+
+
+def shell() -> None:
+    subprocess.run(os.environ["FAULT_COMMAND"], shell=True, check=True)
+
+
+def kill_reader() -> None:
+    """Kills a process that makes batches."""
+    multiprocessing.active_children()[0].kill()
+
+
+def rename_layer() -> None:
+    """Gives a layer of decoders another name, as later code may."""
+    from model.decoder import Decoder
+
+    make = Decoder.__init__
+
+    def renamed(self, *arguments, **more):
+        make(self, *arguments, **more)
+        self.trunk = self.backbone
+        del self.backbone
+
+    Decoder.__init__ = renamed
+
+
 ACTIONS: dict[str, Act] = {
     "kill": send(signal.SIGKILL),
     "stop": send(signal.SIGSTOP),
@@ -55,6 +88,11 @@ ACTIONS: dict[str, Act] = {
     "hang": hang,
     "hang_locked": hang_locked,
     "fail": fail,
+    "leave": leave,
+    "leave_at_once": leave_at_once,
+    "shell": shell,
+    "kill_reader": kill_reader,
+    "rename_layer": rename_layer,
 }
 
 
@@ -129,6 +167,8 @@ def put(point: str, act: Act) -> None:
     step = int(number or 0)
     checkpoints = training.checkpoints.Checkpoints
     match name:
+        case "start":
+            act()
         case "meeting":
             before(parallel.distributed, "initialize_distributed", act, always)
         case "joined":
@@ -149,6 +189,8 @@ def put(point: str, act: Act) -> None:
             after(reporting.run_log.RunLog, "write", act, at(step))
         case "saving":  # the state is copied next
             before(checkpoints, "save", act, at(step))
+        case "begun":  # the state is copied, and is written in the background
+            after(checkpoints, "save", act, at(step))
         case "writing":  # in the background
             before(checkpoints, "_finish", act, at(step))
         case "hashing":  # all files are there but the manifest

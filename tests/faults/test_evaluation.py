@@ -3,12 +3,13 @@
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
 
 from tests.end_to_end.verbs import ROOT, environment
-from tests.faults.cases import HANG_SECONDS, KILLED, PATIENCE, STALLED, two_places
+from tests.faults.cases import HANG_SECONDS, KILLED, PATIENCE, STALLED, Host, two_hosts
 from tests.selection import few_of
 
 FAULTY = """
@@ -26,24 +27,24 @@ run_verb(evaluate.main)
 """
 
 
-def start(case, fault: str, place: dict[str, str], seconds: int) -> subprocess.Popen:
+def start(case, fault: str, host: Host, seconds: int) -> subprocess.Popen:
     """Starts evaluate.py with `fault`, "1=kill": what happens to which process at its first
     batch."""
     flags = [f"--workdir={case.workdir}", f"--config.train.hang_seconds={seconds}"]
     return subprocess.Popen(
         [sys.executable, "-c", FAULTY, fault, *flags],
         cwd=ROOT,
-        env=environment() | place,
+        env=environment() | dict(host.variables),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
     )
 
 
-def outcome(case, fault: str, places: list[dict[str, str]], seconds: int = HANG_SECONDS):
+def outcome(case, fault: str, hosts: Sequence[Host], seconds: int = HANG_SECONDS):
     """Returns the status and the errors of each process. One that was stopped is killed after the
     others have ended."""
-    processes = [start(case, fault, place, seconds) for place in places]
+    processes = [start(case, fault, host, seconds) for host in hosts]
     with ThreadPoolExecutor(len(processes)) as pool:
         reading = [pool.submit(one.communicate, timeout=PATIENCE) for one in processes]
         if fault.endswith("stop"):
@@ -59,7 +60,7 @@ def outcome(case, fault: str, places: list[dict[str, str]], seconds: int = HANG_
 @pytest.mark.full
 def test_an_evaluation_in_which_nothing_moves_ends_and_says_where(case):
     case.run()
-    statuses, (errors,) = outcome(case, "0=hang", [{}])
+    statuses, (errors,) = outcome(case, "0=hang", [Host({})])
     assert statuses == [STALLED]
     still = f"nothing has moved for {HANG_SECONDS} s (train.hang_seconds): evaluating the "
     assert f"evaluate.py: {still}" in errors
@@ -70,7 +71,7 @@ def test_an_evaluation_in_which_nothing_moves_ends_and_says_where(case):
 @pytest.mark.parametrize("number", few_of([0, 1], 1))
 def test_a_process_of_an_evaluation_that_is_gone_is_named(case, number, action):
     case.run()
-    statuses, errors = outcome(case, f"{number}={action}", two_places())
+    statuses, errors = outcome(case, f"{number}={action}", two_hosts())
     assert statuses[number] == KILLED
     assert statuses[1 - number] == STALLED, errors[1 - number]
     assert f"process {number} of 2 does not answer" in errors[1 - number]
@@ -79,7 +80,7 @@ def test_a_process_of_an_evaluation_that_is_gone_is_named(case, number, action):
 @pytest.mark.full
 def test_a_process_of_an_evaluation_that_never_comes_is_named(case):
     case.run()
-    statuses, errors = outcome(case, "", two_places()[:1], seconds=5)
+    statuses, errors = outcome(case, "", two_hosts()[:1], seconds=5)
     assert statuses == [STALLED]
     assert "evaluate.py: process 1 of 2 did not come to 127.0.0.1:" in errors[0]
 
@@ -87,11 +88,11 @@ def test_a_process_of_an_evaluation_that_never_comes_is_named(case):
 @pytest.mark.full
 def test_a_process_that_never_prepares_its_data_is_named_by_the_one_that_waits(case, tmp_path):
     case.run()  # so that the data is prepared, in one of two caches
-    places = two_places()
-    places[1]["TRIFORM_CACHE"] = str(tmp_path / "empty")
+    hosts = two_hosts()
+    elsewhere = {"TRIFORM_CACHE": str(tmp_path / "empty")}
     more = {"train__steps": "30", "train__hang_seconds": "10"}
-    waiting = case.start("", place=places[0], **more)
-    hanging = case.start("preparing=hang", place=places[1], **more)
+    waiting = case.start("", host=hosts[0], **more)
+    hanging = case.start("preparing=hang", host=hosts[1], variables=elsewhere, **more)
     try:
         _, errors = waiting.communicate(timeout=PATIENCE)
     finally:

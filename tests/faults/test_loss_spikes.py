@@ -59,7 +59,7 @@ def test_a_run_that_is_killed_in_a_spike_or_after_it_ends_in_the_same_way(spikin
     spiking.run(f"{BAD},{point}=kill", expect=KILLED)
     spiking.run(f"{BAD},step:17=term", expect=STOPPED)
     spiking.run(BAD)
-    assert spiking.outcome() == spiking._undisturbed()
+    assert spiking.outcome() == spiking.undisturbed()
 
 
 def test_a_run_that_spikes_too_often_has_diverged(case):

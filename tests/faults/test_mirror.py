@@ -62,7 +62,7 @@ def goes_on_elsewhere(case: Case, step: int, *machines: str) -> None:
     move(case, third)
     errors = case.run()
     assert f"going on from checkpoint {step + 2}" in errors
-    assert outcome(case.workdir) == case._undisturbed()
+    assert outcome(case.workdir) == case.undisturbed()
     assert ("mirrored", STEPS) in case.events()
     store = open_store(case.fields["checkpoint.mirror"])
     for number in in_mirror(case):
@@ -135,7 +135,7 @@ def test_without_a_network_the_run_goes_on_and_the_mirror_is_made_later(case, em
     assert process.returncode == 1, errors
     assert "is not up to date: " in errors and "failure 1 in a row" in errors
     assert "lacks a part of the run: the same command copies it" in errors
-    assert case.saved == STEPS and outcome(case.workdir) == case._undisturbed()
+    assert case.saved == STEPS and outcome(case.workdir) == case.undisturbed()
     emulator.network.mend()
     assert "is finished" in case.run()
     assert STEPS in in_mirror(case)
@@ -146,7 +146,7 @@ def test_without_a_network_the_run_goes_on_and_the_mirror_is_made_later(case, em
 def test_a_second_trainer_is_refused(mirrored, place, tmp_path):
     first = mirrored.start("logged:5=hang")
     wait_for(lambda: mirrored.saved >= 3, first)
-    second = Case(tmp_path / "second", mirrored.fields, mirrored.say, mirrored._undisturbed)
+    second = Case(tmp_path / "second", mirrored.fields, mirrored.say, mirrored.undisturbed)
     errors = second.run(expect=2)
     assert f"{place} is in use by process {first.pid} on " in errors
     assert not second.workdir.exists()
@@ -213,7 +213,7 @@ def test_a_workdir_in_google_cloud_storage(case, gs, tmp_path, monkeypatch):
     errors = trained(workdir, "", cache=second, expect=0, **fields)
     assert "going on from checkpoint 8" in errors
     (folder,) = second.glob("workdirs/*/mine")
-    assert outcome(folder) == case._undisturbed()
+    assert outcome(folder) == case.undisturbed()
 
     monkeypatch.setenv("TRIFORM_CACHE", str(tmp_path / "third"))
     here = run("evaluate.py", f"--workdir={folder}").stdout.splitlines()[-1]

@@ -148,6 +148,35 @@ def test_a_step_without_a_manifest_was_never_finished(folder):
     assert finished_steps(folder) == [1]
 
 
+def test_a_manifest_that_can_not_be_read_is_named_and_the_older_step_used(folder):
+    path = folder / "2" / "manifest.json"
+    path.unlink()
+    path.mkdir()
+    warnings = []
+    assert find_good_step(folder, warnings.append)[0] == 1
+    assert warnings == [f"checkpoint 2 is not used: {path} can't be read (Is a directory)"]
+    assert finished_steps(folder) == [1]
+
+
+def test_a_digit_that_changes_no_value_is_found_too(tmp_path):
+    save_all(tmp_path / "c", {1: 0.1 + 0.2})
+    path = tmp_path / "c" / "1" / "manifest.json"
+    text = path.read_text()
+    other = text.replace("0.30000000000000004", "0.30000000000000005")
+    assert other != text and json.loads(other) == json.loads(text)
+    path.write_text(other)
+    with pytest.raises(Damaged, match=r"manifest\.json is damaged .not as it was written"):
+        verify(path.parent)
+
+
+def test_files_and_folders_with_other_names_are_no_steps(folder):
+    (folder / "2").rename(folder / "02")
+    (folder / "7").write_text("mine")
+    assert find_good_step(folder, pytest.fail)[0] == 1
+    set_aside_unusable(folder, 1, pytest.fail)
+    assert sorted(path.name for path in folder.iterdir()) == ["02", "1", "7"]
+
+
 def test_when_no_step_is_whole_nothing_is_guessed(folder):
     for step in "12":
         (folder / step / "manifest.json").write_text("{}")
