@@ -16,9 +16,11 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 from numpy.typing import ArrayLike, NDArray
 
 from configs.errors import UsageError
+from data.memory import release_freed_memory
 
 _WRITING = "group_size:1"  # one record per group, since they are read in shuffled order
 _READING = "readahead_buffer_size:0,max_parallelism:0"  # no reading ahead in shuffled order
+RELEASE_BYTES = 2**25  # after as many bytes of records, memory that was freed is released
 KEPT_BYTES = 2**26  # a file up to this size is read once and kept in memory
 
 
@@ -111,12 +113,17 @@ class RecordWriter:
     def __init__(self, path: Path):
         self._file = ArrayRecordWriter(str(path), _WRITING)
         self._hasher = hashlib.sha256()
+        self._since_release = 0  # bytes
 
     def write(self, block: NDArray[Any]) -> None:
         """Append the records of `block`."""
         for record in bytes_of(block):
             self._hasher.update(record)
             self._file.write(record)
+            self._since_release += len(record)
+        if self._since_release > RELEASE_BYTES:
+            release_freed_memory()
+            self._since_release = 0
 
     @property
     def sha256(self) -> str:
