@@ -71,6 +71,7 @@ def ends_after_a_bound(case, forbid: list[str], allow: list[str], reason: str) -
     case.resumes_twice()
 
 
+@pytest.mark.full
 def test_checkpoints_that_may_not_be_written(case, obeying_modes):
     folder = str(case.workdir / "checkpoints")
     forbid, allow = ["chmod", "555", folder], ["chmod", "755", folder]

@@ -67,6 +67,7 @@ def test_an_evaluation_in_which_nothing_moves_ends_and_says_where(case):
     assert "in hang\n" in errors
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("action", few_of(["kill", "stop"], "kill"))
 @pytest.mark.parametrize("number", few_of([0, 1], 1))
 def test_a_process_of_an_evaluation_that_is_gone_is_named(case, number, action):

@@ -62,6 +62,7 @@ def test_a_run_that_is_killed_in_a_spike_or_after_it_ends_in_the_same_way(spikin
     assert spiking.outcome() == spiking.undisturbed()
 
 
+@pytest.mark.full
 def test_a_run_that_spikes_too_often_has_diverged(case):
     case.fields |= FIELDS | {
         "train.loss_spikes.skip_batches": "2",

@@ -83,6 +83,7 @@ POINTS = ["mirroring:6", "in_mirror:6", "mirrored:6", "unmirroring:3", "unmirror
 """Where the first machine is lost; `tests/faults/faulty.py` says what each point is."""
 
 
+@pytest.mark.full
 @places("folder")
 @pytest.mark.parametrize("point", few_of(POINTS, "in_mirror:6"))
 def test_the_first_machine_is_lost_while_it_copies(mirrored, point):
@@ -104,6 +105,7 @@ def test_two_processes_of_one_run_have_one_mirror(case, tmp_path):
     assert in_mirror(case)[-1] == STEPS
 
 
+@pytest.mark.full
 @places()
 @pytest.mark.parametrize("damage", ["altered", "removed"])
 def test_a_damaged_object_is_found_and_the_older_step_is_used(mirrored, damage, place):
@@ -125,6 +127,7 @@ def test_a_damaged_object_is_found_and_the_older_step_is_used(mirrored, damage, 
     goes_on_elsewhere(mirrored, 8, "third", "fourth")
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("emulator", few_of(["s3", "gs"]), indirect=True)
 def test_without_a_network_the_run_goes_on_and_the_mirror_is_made_later(case, emulator):
     case.fields["checkpoint.mirror"] = f"{emulator.bucket()}/run"
@@ -142,6 +145,7 @@ def test_without_a_network_the_run_goes_on_and_the_mirror_is_made_later(case, em
     case.say("the network was cut while the first step was copied; then the mirror was completed")
 
 
+@pytest.mark.full
 @places("folder")
 def test_a_second_trainer_is_refused(mirrored, place, tmp_path):
     first = mirrored.start("logged:5=hang")
@@ -155,6 +159,7 @@ def test_a_second_trainer_is_refused(mirrored, place, tmp_path):
     goes_on_elsewhere(mirrored, in_mirror(mirrored)[-1])
 
 
+@pytest.mark.full
 def test_one_whose_place_was_taken_ends(mirrored_folder):
     """It could not renew its lease, another machine took the run over, and now it is back."""
     case, place = mirrored_folder
@@ -179,6 +184,7 @@ def mirrored_folder(case, tmp_path) -> tuple[Case, str]:
     return case, place
 
 
+@pytest.mark.full
 @places("folder")
 def test_the_mirror_of_another_run_is_refused_and_nothing_is_written(mirrored, place):
     mirrored.run("step:4=term", expect=STOPPED)

@@ -47,6 +47,7 @@ def flip(path: Path) -> str:
             return r"record \d+ of \d+: "
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("damage", few_of([remove, cut, flip], flip))
 def test_a_damaged_file_of_records_is_named_and_made_again(case, tmp_path, damage):
     case.fields["data.cache_dir"] = str(tmp_path / "cache")

@@ -39,6 +39,7 @@ def test_what_is_not_finite_changes_nothing_and_is_counted(case, point):
     case.resumes_twice(faults)
 
 
+@pytest.mark.full
 def test_a_checkpoint_that_is_not_finite_is_named_and_the_older_one_used(case):
     case.run("stored:6=nan,saved:6=kill", expect=KILLED)
     assert case.saved == 6
@@ -97,6 +98,7 @@ def test_wrong_values_are_found_before_a_save_at_the_latest(case):
     assert case.saved == 6
 
 
+@pytest.mark.full
 def test_a_step_that_has_two_results_is_found_and_not_saved(case):
     case.fields |= RECOMPUTED
     errors = case.run("result:8=wrong", expect=CORRUPTED)
@@ -121,6 +123,7 @@ def test_two_processes_with_wrong_values_end_together_and_name_both(case):
     assert case.saved == STEPS
 
 
+@pytest.mark.full
 def test_checks_change_no_number(case):
     """A run with all checks equals the run without them, which `undisturbed` is."""
     case.fields |= RECOMPUTED | COMPARED
