@@ -108,6 +108,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         content = (folder / MANIFEST).read_bytes()
     except FileNotFoundError:
         raise Damaged(unfinished(folder)) from None
+    except OSError as error:
+        raise Damaged(f"{folder / MANIFEST} can't be read ({error.strerror})") from None
     return parse_manifest(content, str(folder))
 
 
@@ -121,8 +123,6 @@ def parse_manifest(content: bytes, folder: str) -> dict[str, Any]:
         text = content.decode("utf-8")
     except UnicodeDecodeError:
         raise Damaged(f"{path} is damaged (not UTF-8)") from None
-    except OSError as error:
-        raise Damaged(f"{path} can't be read ({error.strerror})") from None
     try:
         manifest = json.loads(text)
         digest, files = manifest["digest"], manifest["files"]

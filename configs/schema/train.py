@@ -228,9 +228,8 @@ class Train(Settings):
     )
     matrix_products: Literal["auto", "xla", "onednn"] = field(
         "auto",
-        "Library for matrix products and convolutions; onednn works on a single CPU device, and "
-        "compiles at each start. auto takes it where it is much faster, and keeps its choice on "
-        "resume; with train.deterministic it takes xla.",
+        "Library for products and convolutions; onednn works on a single CPU device, and compiles "
+        "at each start. auto takes it where it is much faster.",
         mutable_on_resume=True,
     )
     deterministic: bool = field(

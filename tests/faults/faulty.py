@@ -28,6 +28,10 @@ def hang() -> None:
         time.sleep(1000)
 
 
+def hang_for_a_while() -> None:
+    time.sleep(60)
+
+
 def hang_locked() -> None:
     """Hangs in C, and keeps the lock of the interpreter."""
     ctypes.PyDLL(None).sleep(100_000)
@@ -86,6 +90,7 @@ ACTIONS: dict[str, Act] = {
     "int": send(signal.SIGINT),
     "int_twice": send(signal.SIGINT, times=2),
     "hang": hang,
+    "hang_for_a_while": hang_for_a_while,
     "hang_locked": hang_locked,
     "fail": fail,
     "leave": leave,

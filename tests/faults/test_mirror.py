@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -163,9 +162,9 @@ def test_a_second_trainer_is_refused(mirrored, place, tmp_path):
 def test_one_whose_place_was_taken_ends(mirrored_folder):
     """It could not renew its lease, another machine took the run over, and now it is back."""
     case, place = mirrored_folder
-    first = case.start("logged:5=stop")
-    wait_for(lambda: case.saved >= 3 and 3 in in_mirror(case), first)
-    time.sleep(1)
+    first = case.start("logged:8=hang_for_a_while")
+    wait_for(lambda: 3 in in_mirror(case), first)
+    os.kill(first.pid, signal.SIGSTOP)
     store = open_store(place)
     number = int(max(store.list("lease")).rpartition("/")[2])
     taken = {"token": "other", "pid": 1, "host": "elsewhere", "since": "now", "system": "another"}
