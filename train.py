@@ -565,6 +565,7 @@ class Run:
         self.watchdog.beat("waiting until everything is saved")
         self.checkpoints.close()
         if self.mirror is not None:
+            self.mirror.request()  # Once more while the log is open, if the last copy failed.
             self.mirror.wait(self.log.warn, self.watchdog.beat_again)
         self.log.close()
 

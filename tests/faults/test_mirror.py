@@ -62,6 +62,7 @@ def goes_on_elsewhere(case: Case, step: int, *machines: str) -> None:
     errors = case.run()
     assert f"going on from checkpoint {step + 2}" in errors
     assert outcome(case.workdir) == case.undisturbed()
+    assert ("mirrored", STEPS) in case.events()
     store = open_store(case.fields["checkpoint.mirror"])
     for number in in_mirror(case):
         verify_remote(store.below(f"checkpoints/{number}"))

@@ -9,7 +9,7 @@ from tests.end_to_end.verbs import ROOT, TINY_TEXT, command, run, write_text
 from tests.full.hosts import on_hosts
 from training.manifest import verify
 
-SLACK = 4 << 20
+SLACK = 1 << 20
 """Bytes that each host reads besides: the manifest, the tables of the arrays."""
 
 BESIDES = 64 << 20
