@@ -78,7 +78,8 @@ def train(argv: Sequence[str], signals: StopSignals) -> int:
     warnings, events = list[str](), list[str]()  # Kept until the run's log is open.
     folder, url = place_of_workdir(arguments.workdir)
     config = load_config(*recipe, inputs=False, workdir=folder, notify=events.append)
-    config = with_mirror(config, url)
+    if url is not None:
+        config = with_mirror(config, url)
     if arguments.explain:
         from reporting.explanation import print_explanation
 
@@ -456,7 +457,12 @@ class Run:
                 beat(f"step {step}")
                 batch = put_batch(rows, self.program.batch_sharding, batch_size)
                 profiler.begin(step)
-                state, metrics = self.checks.make_step(train_step, state, batch, step)
+                if self.checks.recomputes(step):
+                    state, metrics = self.checks.recompute(train_step, state, batch, step)
+                else:
+                    state, metrics = train_step(state, batch)
+                if self.checks.compares(step):
+                    self.checks.compare_replicas(state, step)
                 profiler.end(step, metrics)
                 if train.debug_nans:
                     self.step_log.hunt_nans(step, metrics, state, batch)

@@ -12,7 +12,7 @@ from data.driver import Preparation
 from data.labelled_text import LabelledTextPreparation
 from data.pictures import PicturePreparation
 from data.progress import Progress, silent
-from data.remote_files import with_local_tokenizer
+from data.remote_files import local_tokenizer
 from data.show import describe_preparation, describe_unknown
 from data.sound import SoundPreparation
 from data.sources.places import describe_splits, layout_warnings, places, uneven_cuts
@@ -52,7 +52,7 @@ def prepare(
     gives a new folder. Raises UsageError if the source or the prepared data can't be used, and
     StorageError if it is in an object store that can't be read.
     """
-    settings = with_local_tokenizer(settings, progress)
+    settings = settings.model_copy(update=local_tokenizer(settings, progress))
     sources = open_sources(settings, progress)
     kind = _KINDS.get(settings.source) or _KINDS[settings.modality]
     preparation = kind(sources, settings)

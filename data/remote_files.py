@@ -33,9 +33,9 @@ _FILES, _INDEX = "files", "files.jsonl"
 _MEGABYTE = 10**6
 
 
-def with_local_files(settings: Any, progress: Progress = silent) -> Any:
-    """Return the settings of a source with local copies in place of what is in object stores:
-    `data.path`, and of `data.data_dir` the set `data.name`.
+def local_files(settings: Any, progress: Progress = silent) -> dict[str, Any]:
+    """Copy what a source has in object stores: `data.path`, and of `data.data_dir` the set
+    `data.name`. Return the fields that name the copies instead: {} if all of it is local.
 
     settings: `config.data`, or those of a part of a mixture.
 
@@ -44,7 +44,7 @@ def with_local_files(settings: Any, progress: Progress = silent) -> Any:
     """
     if isinstance(settings, UserFiles) and settings.path is not None and is_remote(settings.path):
         copied = _local_path(settings, settings.path, progress)
-        return settings.model_copy(update={"path": str(copied)})
+        return {"path": str(copied)}
     if isinstance(settings, PreparedSet) and settings.name is not None:
         folder = settings.data_dir or os.environ.get("TFDS_DATA_DIR")
         check_place("data.data_dir=", folder, ANY, "download it first")
@@ -52,21 +52,20 @@ def with_local_files(settings: Any, progress: Progress = silent) -> Any:
             name = settings.name.partition(":")[0]
             root = folder.rstrip("/")
             copy = local_copy(f"{root}/{name}", settings, progress, root=root)
-            return settings.model_copy(update={"data_dir": str(copy.parents[name.count("/")])})
-    return settings
+            return {"data_dir": str(copy.parents[name.count("/")])}
+    return {}
 
 
-def with_local_tokenizer(settings: Any, progress: Progress = silent) -> Any:
-    """Return the settings with a local copy of the file `data.tokenizer.path`, if it is in an
-    object store. Raises as `with_local_files` does."""
+def local_tokenizer(settings: Any, progress: Progress = silent) -> dict[str, Any]:
+    """Copy the file `data.tokenizer.path`, if it is in an object store. Return the fields that
+    name the copy instead. Raises as `local_files` does."""
     tokenizer = getattr(settings, "tokenizer", None)
     if not isinstance(tokenizer, TokenizerFile) or tokenizer.path is None:
-        return settings
+        return {}
     if not is_remote(tokenizer.path):
-        return settings
+        return {}
     copy = local_copy(tokenizer.path, settings, progress)
-    copied = tokenizer.model_copy(update={"path": str(copy)})
-    return settings.model_copy(update={"tokenizer": copied})
+    return {"tokenizer": tokenizer.model_copy(update={"path": str(copy)})}
 
 
 def local_copy(
@@ -83,7 +82,7 @@ def local_copy(
     begins: whether the URL may also be the beginning of names, NAME of NAME.en and NAME.de.
     root: the URL above it from which on the path is kept; by default the one above the last name.
 
-    Raises as `with_local_files` does.
+    Raises as `local_files` does.
     """
     wanted = _Wanted(url.rstrip("/"), begins, root)
     there = wanted.list()
@@ -195,7 +194,7 @@ def copy_objects(
 
 
 def _local_path(settings: Any, url: str, progress: Progress) -> Path:
-    """Return the copy of `data.path`, a URL. Raises as `with_local_files` does."""
+    """Return the copy of `data.path`, a URL. Raises as `local_files` does."""
     copy = local_copy(url, settings, progress, begins=isinstance(settings, ParallelText))
     if isinstance(settings, Manifest) and copy.is_file():
         raise UsageError(

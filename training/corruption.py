@@ -79,27 +79,13 @@ class CorruptionChecks:
             "needs none"
         )
 
-    def make_step(
-        self,
-        train_step: Callable[..., tuple[TrainState, Scalars]],
-        state: TrainState,
-        batch: Any,
-        step: int,
-    ) -> tuple[TrainState, Scalars]:
-        """Return `train_step(state, batch)`; at the steps at which checks are due, make them.
+    def recomputes(self, step: int) -> bool:
+        """Say whether `step` is to be computed twice."""
+        return self._recompute_every is not None and step % self._recompute_every == 0
 
-        train_step: the compiled train step, which donates the state.
-        step: the number of this step.
-
-        Raises `Corrupted`.
-        """
-        if self._recompute_every is not None and step % self._recompute_every == 0:
-            state, metrics = self.recompute(train_step, state, batch, step)
-        else:
-            state, metrics = train_step(state, batch)
-        if self._compare_every is not None and step % self._compare_every == 0:
-            self.compare_replicas(state, step)
-        return state, metrics
+    def compares(self, step: int) -> bool:
+        """Say whether the replicas are to be compared after `step`."""
+        return self._compare_every is not None and step % self._compare_every == 0
 
     def check_before_save(self, state: TrainState, step: int) -> None:
         """Compare the replicas of `state`, which is saved next, if that is asked for and not done

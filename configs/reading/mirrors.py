@@ -22,11 +22,9 @@ def place_of_workdir(workdir: str | None) -> tuple[str | None, str | None]:
     return str(folder_in_cache(url, "workdirs")), url
 
 
-def with_mirror(config: Config, url: str | None) -> Config:
+def with_mirror(config: Config, url: str) -> Config:
     """Return `config` with the URL of its workdir as the mirror. Raises `UsageError` if the
     configuration names another one."""
-    if url is None:
-        return config
     other = config.checkpoint.mirror
     if other not in (None, url):
         raise UsageError(f"--workdir={url} has no mirror of its own: leave out {other}")

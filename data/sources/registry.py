@@ -6,7 +6,7 @@ from typing import Any
 from configs.errors import UsageError
 from configs.schema.source import UserFiles
 from data.progress import Progress, silent
-from data.remote_files import with_local_files
+from data.remote_files import local_files
 from data.sources import (
     conversations,
     dates,
@@ -68,7 +68,7 @@ def open_source(settings: Any, progress: Progress = silent) -> Source:
     """
     if settings.source in GENERATED:
         return GENERATED[settings.source](settings)
-    settings = with_local_files(settings, progress)
+    settings = settings.model_copy(update=local_files(settings, progress))
     try:
         return open_rows(settings, *SOURCES[settings.source], progress)
     except UsageError as error:
