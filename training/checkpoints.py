@@ -97,7 +97,9 @@ class Checkpoints:
         self._failures: list[str] = []  # Of the last saves in a row.
         self._last_size: int | None = None  # Bytes on the disk.
         self._not_deleted: set[int] = set()  # Steps of which `warn` got a message.
-        self._checkpointer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
+        # Trained numbers compress by a few percent only, which takes the cores from the steps.
+        handlers = {item: ocp.PyTreeCheckpointHandler(use_compression=False) for item in ITEMS}
+        self._checkpointer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler(**handlers))
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future | None = None
         self._unraisable_hook = sys.unraisablehook
@@ -134,7 +136,7 @@ class Checkpoints:
                     self._folder / str(step),
                     args=ocp.args.Composite(
                         **{
-                            name: ocp.args.StandardSave(part, save_args(part))
+                            name: ocp.args.PyTreeSave(part, save_args(part))
                             for name, part in items.items()
                         }
                     ),

@@ -45,6 +45,10 @@ RECIPE = "--config=configs/shakespeare_char.py"
 KILLED, STOPPED, STALLED, CORRUPTED = -signal.SIGKILL, 75, 14, 76
 
 
+started: list[subprocess.Popen] = []
+"""The processes of the running test."""
+
+
 class Outcome(NamedTuple):
     """How a run ended: the hash of all arrays of its last step, and by step the hashes of its
     batches and the losses."""
@@ -106,7 +110,7 @@ class Case:
         overrides = [f"--config.{name}={value}" for name, value in fields.items()]
         command = [*self.prefix, *host.prefix, sys.executable]
         command += [str(ROOT / "tests" / "faults" / "faulty.py"), faults]
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [*command, self.recipe, f"--workdir={self.workdir}", *overrides],
             cwd=ROOT,
             env=environment(devices or self.devices)
@@ -117,6 +121,8 @@ class Case:
             stderr=subprocess.PIPE,
             text=True,
         )
+        started.append(process)
+        return process
 
     def run(
         self,

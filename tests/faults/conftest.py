@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.verbs import write_text
-from tests.faults.cases import FIELDS, STOPPED, Case, Outcome, once_undisturbed
+from tests.faults.cases import FIELDS, STOPPED, Case, Outcome, once_undisturbed, started
 
 
 @pytest.fixture(scope="session")
@@ -34,6 +34,17 @@ def say(record_property) -> Callable[[str], None]:
         record_property("fault", line)
 
     return say
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_running():
+    """A run that a failed test waited for in vain would take the machine from all later ones."""
+    yield
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    started.clear()
 
 
 @pytest.fixture

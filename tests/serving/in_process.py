@@ -101,11 +101,11 @@ def serving_model(
         while not service.is_ready:
             assert time.monotonic() < deadline and not service.has_failed and thread.is_alive()
             time.sleep(0.05)
+        gc.unfreeze()  # A service freezes what there is; programs of other tests are among it.
         yield ThreadServer(service, f"http://127.0.0.1:{opened.getsockname()[1]}")
     finally:
         service.is_draining = True
         thread.join(timeout=60)
-        gc.unfreeze()  # A service freezes what it has; programs of other tests are among it.
         assert not thread.is_alive()
 
 

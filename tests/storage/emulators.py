@@ -21,6 +21,16 @@ import pytest
 
 PATIENCE = 60  # Seconds until an emulator answers.
 
+LISTENING_GS = """
+import socketserver, sys
+socketserver.TCPServer.request_queue_size = 1024
+from gcp_storage_emulator.__main__ import main
+sys.exit(main())
+"""
+"""Starts the emulator of Google Cloud Storage. It has a connection for each request, of which five
+may wait: another one is dropped, and tried again by the kernel after a second, and after minutes in
+the end."""
+
 
 def missing(*packages: str) -> list[str]:
     return [name for name in packages if find_spec(name) is None]
@@ -126,7 +136,7 @@ def running(scheme: str) -> Iterator[Emulator]:
             "AWS_DEFAULT_REGION": "us-east-1",
         }
     else:
-        command = ["-m", "gcp_storage_emulator", "start", "--host", "127.0.0.1"]
+        command = ["-c", LISTENING_GS, "start", "--host", "127.0.0.1"]
         command += ["--port", str(port), "--in-memory"]
         variables = {
             "STORAGE_EMULATOR_HOST": address,

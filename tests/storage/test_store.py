@@ -34,10 +34,10 @@ def test_objects_are_what_was_written(place, tmp_path):
 
 
 @everywhere
-def test_any_last_byte_is_kept(place, tmp_path):
+def test_any_content_is_kept(place, tmp_path):
     store = open_store(place)
-    for end in (b"\r", b"\n", b"\r\n", b"\0", b"--==0==--"):
-        content = b"\r\n\0binary" + end
+    ends = (b"\r", b"\n", b"\r\n", b"\0", b"--==0==--")
+    for content in (b"", *(b"\r\n\0binary" + end for end in ends)):
         (tmp_path / "file").write_bytes(content)
         store.write("written", content)
         store.upload("uploaded", tmp_path / "file")
