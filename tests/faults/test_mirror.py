@@ -37,8 +37,8 @@ def mirrored(case, place) -> Case:
     return case
 
 
-def places(*few: str) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("place", few_of(["gs", "s3", "folder"], *few), indirect=True)
+def places(*kinds: str) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("place", kinds, indirect=True)
 
 
 def in_mirror(case: Case) -> list[int]:
@@ -71,20 +71,26 @@ def goes_on_elsewhere(case: Case, step: int, *machines: str) -> None:
     case.say(f"went on from {step} and {step + 2} elsewhere; arrays and batches are equal")
 
 
-@places("s3")
+@pytest.mark.parametrize("place", few_of(["gs", "s3", "folder"], "s3"), indirect=True)
 def test_it_goes_on_on_another_machine(mirrored):
     mirrored.run("step:8=term", expect=STOPPED)
     assert in_mirror(mirrored)[-1] == 8
     goes_on_elsewhere(mirrored, 8)
 
 
-POINTS = ["mirroring:6", "in_mirror:6", "mirrored:6", "unmirroring:3", "unmirrored:3"]
-"""Where the first machine is lost; `tests/faults/faulty.py` says what each point is."""
+POINTS = {
+    "mirroring:6": "folder",
+    "in_mirror:6": "s3",
+    "mirrored:6": "gs",
+    "unmirroring:3": "s3",
+    "unmirrored:3": "gs",
+}
+"""Where the first machine is lost, and in which kind of store the mirror is. What the points are is
+in `tests/faults/faulty.py`."""
 
 
 @pytest.mark.full
-@places("folder")
-@pytest.mark.parametrize("point", few_of(POINTS, "in_mirror:6"))
+@pytest.mark.parametrize(("point", "place"), POINTS.items(), indirect=["place"])
 def test_the_first_machine_is_lost_while_it_copies(mirrored, point):
     mirrored.run("step:4=term", expect=STOPPED)  # Something is in the mirror, among it step 3.
     # Step 9 is the last one that is saved, so that step 6 is there until it is copied. Then step 3
@@ -107,8 +113,9 @@ def test_two_processes_of_one_run_have_one_mirror(case, tmp_path):
 
 
 @pytest.mark.full
-@places()
-@pytest.mark.parametrize("damage", ["altered", "removed"])
+@pytest.mark.parametrize(
+    ("damage", "place"), [("altered", "gs"), ("removed", "s3")], indirect=["place"]
+)
 def test_a_damaged_object_is_found_and_the_older_step_is_used(mirrored, damage, place):
     mirrored.run("step:8=term", expect=STOPPED)
     store = open_store(place).below("checkpoints/8")
@@ -129,7 +136,7 @@ def test_a_damaged_object_is_found_and_the_older_step_is_used(mirrored, damage, 
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("emulator", few_of(["s3", "gs"]), indirect=True)
+@pytest.mark.parametrize("emulator", ["s3", "gs"], indirect=True)
 def test_without_a_network_the_run_goes_on_and_the_mirror_is_made_later(case, emulator):
     case.fields["checkpoint.mirror"] = f"{emulator.bucket()}/run"
     emulator.network.cut(after=300_000)
@@ -147,7 +154,7 @@ def test_without_a_network_the_run_goes_on_and_the_mirror_is_made_later(case, em
 
 
 @pytest.mark.full
-@places("folder")
+@places("s3", "folder")
 def test_a_second_trainer_is_refused(mirrored, place, tmp_path):
     first = mirrored.start("logged:5=hang")
     wait_for(lambda: mirrored.saved >= 3, first)
@@ -186,7 +193,7 @@ def mirrored_folder(case, tmp_path) -> tuple[Case, str]:
 
 
 @pytest.mark.full
-@places("folder")
+@places("gs")
 def test_the_mirror_of_another_run_is_refused_and_nothing_is_written(mirrored, place):
     mirrored.run("step:4=term", expect=STOPPED)
     before = open_store(place).list("checkpoints")
