@@ -21,9 +21,10 @@ from configs.schema.config import Config
 from parallel.distributed import is_main_process
 from parallel.exchange import agree, first
 from storage.lease import RENEWALS, Lease
-from storage.store import Entry, is_safe, open_store
+from storage.store import Entry, Store, is_safe, open_store
 from training.checkpoints import NotSaved, finished_steps, set_aside_unusable
-from training.manifest import CHECKPOINTS, Damaged
+from training.loss_spikes import RECORD as LOSS_SPIKES
+from training.manifest import CHECKPOINTS, MANIFEST, Damaged
 from training.remote_steps import (
     clean,
     fetch_step,
@@ -37,7 +38,14 @@ from training.remote_steps import (
 )
 from training.workdir import WorkdirLock
 
-FILES = ("config.json", "tokenizer.json", "metrics.jsonl", "events.jsonl", "report.html")
+FILES = (
+    "config.json",
+    "tokenizer.json",
+    "metrics.jsonl",
+    "events.jsonl",
+    LOSS_SPIKES,
+    "report.html",
+)
 FOLDERS = ("samples", "tensorboard")
 """What a mirror has of a workdir, beside the checkpoints."""
 
@@ -67,6 +75,7 @@ class Mirror:
         self._failures, self.is_complete = 0, False
         self._copied: dict[str, Entry] = {}  # Small files, as they were copied last.
         self._damaged = set[int]()  # Steps of the mirror that are to be replaced.
+        self._same: dict[int, int] = {}  # Hashes of the manifests of steps that the mirror has.
         self._moves = 0
         self._on_mirrored: Callable[[int], None] = lambda step: None
         self._changed = threading.Condition()
@@ -229,18 +238,18 @@ class Mirror:
         steps = self._store.below(CHECKPOINTS)
         mine, theirs = finished_steps(folder), steps_in(steps)
         for number in reversed(mine):
-            if number in theirs and number not in self._damaged:
-                continue
-            if number in theirs:
-                remove_remote_step(theirs[number])
+            source, target = folder / str(number), steps.below(str(number))
             try:
-                target = steps.below(str(number))
-                upload_step(
-                    folder / str(number), target, may_finish=self._is_writer, moved=self._moved
-                )
+                manifest = (source / MANIFEST).read_bytes()
+                if number in theirs:
+                    if self._is_same(number, target, manifest):
+                        continue
+                    remove_remote_step(target)
+                upload_step(source, target, may_finish=self._is_writer, moved=self._moved)
             except FileNotFoundError:  # The run has just deleted it.
                 continue
             self._damaged.discard(number)
+            self._same[number] = hash(manifest)
             self._on_mirrored(number)
         for number, step in theirs.items():
             if number not in mine and number < max(mine, default=0):
@@ -249,6 +258,18 @@ class Mirror:
         for number, step in unfinished_in(steps).items():
             if number not in mine:
                 clean(step)
+
+    def _is_same(self, number: int, target: Store, manifest: bytes) -> bool:
+        """Return whether the mirror has the step with this manifest. A run that has gone back to an
+        earlier step makes later ones anew."""
+        if number in self._damaged:
+            return False
+        if self._same.get(number) == hash(manifest):
+            return True
+        is_same = target.read(MANIFEST) == manifest
+        if is_same:
+            self._same[number] = hash(manifest)
+        return is_same
 
     def _copy_files(self) -> None:
         """Copy the small files that have changed."""

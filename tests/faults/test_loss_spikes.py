@@ -53,6 +53,23 @@ def test_a_run_that_is_killed_after_going_back_skips_the_same_batches(spiking):
 
 
 @pytest.mark.full
+def test_a_mirror_has_the_steps_that_were_made_anew(spiking, tmp_path):
+    place = tmp_path / "place"
+    spiking.fields |= {"checkpoint.mirror": str(place), "checkpoint.keep_last": "5"}
+    # Step 12 is in the mirror before the run goes back to step 9, and is made again.
+    spiking.run("step:12=term", expect=STOPPED)
+    spiking.run(f"{BAD},step:17=term", expect=STOPPED)
+    assert ("rolled_back", 9) in spiking.events()
+    for step in (12, 15, 17):
+        name = f"checkpoints/{step}/manifest.json"
+        assert (place / name).read_bytes() == (spiking.workdir / name).read_bytes()
+    assert (place / RECORD).read_bytes() == (spiking.workdir / RECORD).read_bytes()
+    spiking.workdir = spiking.workdir.with_name("second")
+    spiking.run()
+    assert spiking.outcome() == spiking.undisturbed()
+
+
+@pytest.mark.full
 @pytest.mark.parametrize("point", ["step:13", "step:14", "reading:15", "saving:15"])
 def test_a_run_that_is_killed_in_a_spike_or_after_it_ends_in_the_same_way(spiking, point):
     """The batches stay bad: a run that was killed before it went back sees the spike again."""
