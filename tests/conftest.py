@@ -61,15 +61,21 @@ def _private_cache(cache_dir):
 
 
 MOST_PROGRAMS = 64
-"""Compiled programs that a process keeps from test to test: each makes the next take longer to
-compile (by a third once ten large ones are there)."""
+"""Compiled programs that a process keeps from test to test, beside those of fixtures: each makes the
+next take longer to compile (by a third once ten large ones are there)."""
+
+_of_fixtures = 0
+"""Programs that were left when all others were dropped."""
 
 
 @pytest.fixture(autouse=True)
 def _few_programs():
+    global _of_fixtures
     yield
     if (jax := sys.modules.get("jax")) is None:
         return
-    if len(jax.local_devices()[0].client.live_executables()) > MOST_PROGRAMS:
+    client = jax.local_devices()[0].client
+    if len(client.live_executables()) > _of_fixtures + MOST_PROGRAMS:
         jax.clear_caches()
         gc.collect()
+        _of_fixtures = len(client.live_executables())
