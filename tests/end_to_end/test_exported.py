@@ -18,6 +18,7 @@ from tests.interop.exports import changed, exported
 from tests.interop.folders import make_folder
 from tests.interop.foreign import write_tokenizer
 from tests.interop.test_loading import Folder
+from tests.selection import few_of
 
 
 def figures(capsys, *flags):
@@ -35,7 +36,12 @@ def refusal(main, *flags):
 
 
 @pytest.mark.parametrize(
-    "name", ["attention_text_averaged", "convolution_pictures", "recurrence_sound"]
+    "name",
+    few_of(
+        ["attention_text_averaged", "convolution_pictures", "recurrence_sound"],
+        "attention_text_averaged",
+        "convolution_pictures",
+    ),
 )
 def test_an_exported_model_has_the_metrics_of_its_workdir(name, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(ROOT)  # paths of data are relative
@@ -122,7 +128,7 @@ def test_a_folder_of_transformers_answers(tmp_path, capsys):
     assert told.startswith(f"--from={folder} says nothing of data: give --workdir=DIR too")
 
 
-@pytest.mark.parametrize("family", ["llama", "bert"])
+@pytest.mark.parametrize("family", few_of(["llama", "bert"], "llama"))
 def test_a_fine_tuned_model_is_compared_with_what_it_began_with(family, tmp_path, capsys):
     run = Folder(tmp_path, family)
     if family == "llama":

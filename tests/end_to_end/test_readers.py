@@ -61,6 +61,7 @@ def test_a_classifier_of_texts_is_evaluated_and_asked(labels):
     )
 
 
+@pytest.mark.full
 def test_a_masked_language_model_fills_gaps(tmp_path):
     text = write_text(tmp_path / "input.txt")
     fields = SMALL | {"data__source": "text_files", "data__path": str(text)}

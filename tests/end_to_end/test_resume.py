@@ -21,7 +21,6 @@ from tests.end_to_end.verbs import (
     run,
     write_text,
 )
-from tests.selection import few_of
 from training.checkpoints import finished_steps
 
 RECIPES = {"attention": "shakespeare_char", "recurrence": "shakespeare_char_lstm"}
@@ -86,7 +85,8 @@ def text(tmp_path_factory) -> Path:
     return write_text(tmp_path_factory.mktemp("text") / "input.txt")
 
 
-@pytest.mark.parametrize("family", few_of(RECIPES, "attention"))
+@pytest.mark.full
+@pytest.mark.parametrize("family", RECIPES)
 def test_killed_and_stopped_on_the_way_a_run_ends_bit_equal(family, text, tmp_path):
     recipe = f"--config=configs/{RECIPES[family]}.py"
     fields = settings(text, model__dropout="0.1")

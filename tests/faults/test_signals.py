@@ -12,7 +12,7 @@ LATE = ["reading:5", "step:5", "saving:6", "writing:6", "hashing:6", "deleting:3
 RESTARTED = ["restoring", "compiling", "step:8"]
 
 
-@pytest.mark.parametrize("point", few_of(EARLY, "preparing"))
+@pytest.mark.parametrize("point", few_of(EARLY))
 def test_before_the_first_step_there_is_nothing_to_save(case, point, tmp_path):
     if point == "preparing":
         case.fields["data.cache_dir"] = str(tmp_path / "cache")

@@ -139,6 +139,7 @@ def check_mixed_requests(model) -> None:
     assert len({completion.finish for completion in expected}) >= 2
 
 
+@pytest.mark.full
 def test_nothing_is_compiled_after_the_warm_up(attention):
     engine = engine_of(attention, rooms=(16, CONTEXT), prefix_cache=PrefixCache(1 << 20))
     engine.warm_up()

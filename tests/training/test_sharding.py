@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from configs.errors import UsageError
+from tests.selection import few_of
 from tests.training import runs
 
 MESHES = {
@@ -37,7 +38,7 @@ def course(recipe: str, mesh: str) -> tuple[list[float], list[np.ndarray]]:
 
 
 @pytest.mark.parametrize("mesh", SOME_MESHES)
-@pytest.mark.parametrize("recipe", SOME_RECIPES)
+@pytest.mark.parametrize("recipe", few_of(SOME_RECIPES, "digits_cnn"))
 def test_gradients_and_losses_of_twenty_steps_on_a_mesh_equal_one_devices(recipe, mesh):
     check_twenty_steps(recipe, mesh)
 
