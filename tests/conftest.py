@@ -61,8 +61,8 @@ def _private_cache(cache_dir):
 
 
 MOST_PROGRAMS = 64
-"""Compiled programs that a process keeps from test to test, beside those of fixtures: each makes the
-next take longer to compile (by a third once ten large ones are there)."""
+"""Compiled programs that a process keeps from test to test, beside those of fixtures: each makes
+the next take longer to compile (by a third once ten large ones are there)."""
 
 _of_fixtures = 0
 """Programs that were left when all others were dropped."""
