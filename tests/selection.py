@@ -11,6 +11,14 @@ import pytest
 FULL = ("tests/full/", "tests/benchmarks/", "tests/golden/")
 
 
+def a_third_of(values: Iterable[Any]) -> list[Any]:
+    """Return parameters of a test: `make test` runs it for every third of the values."""
+    return [
+        pytest.param(value, marks=pytest.mark.full) if number % 3 else value
+        for number, value in enumerate(values)
+    ]
+
+
 def few_of(values: Iterable[Any], *few: Any) -> list[Any]:
     """Return parameters of a test: `make test` runs it only for `few` of the values."""
     values = [*values]

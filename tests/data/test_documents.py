@@ -16,6 +16,7 @@ from data.sources.documents import pieces
 from data.sources.registry import open_source
 from tests.data.splitters import LONG, SAMPLE, SPLITTERS, random_text
 from tests.data.test_preparation import text_of
+from tests.selection import a_third_of
 
 OWN = {
     "characters": Tokenizer.characters([SAMPLE]),
@@ -60,7 +61,7 @@ def file_of(tmp_path, name: str) -> TokenizerFile:
     return TokenizerFile(path=str(path))
 
 
-@pytest.mark.parametrize("text", LONG)
+@pytest.mark.parametrize("text", a_third_of(LONG))
 def test_a_long_text_has_the_ids_of_the_whole(tokenizer, text):
     assert len(stored([LONG[text]])) > 1
     expected = tokenizer.backend.encode(LONG[text], add_special_tokens=False).ids

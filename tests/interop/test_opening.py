@@ -15,6 +15,7 @@ from interop.opening import open_model
 from parallel.mesh import flat_mesh
 from tests.golden.workdirs import ROOT, RUNS, WORKDIRS
 from tests.interop.exports import changed, exported, restored
+from tests.selection import a_third_of
 from training.trees import flat
 
 
@@ -34,7 +35,7 @@ def assert_equal(one, other):
         np.testing.assert_array_equal(array, other[name], name)
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", a_third_of(RUNS))
 def test_what_is_opened_has_every_array_of_the_workdir(name, tmp_path):
     opened = open_model(exported(name, tmp_path / "exported"))
     model = opened.restore(one_device(), print)

@@ -11,7 +11,7 @@ from model.layers import attend
 from model.layers.attend import AttentionMask
 from model.layers.sharding import activation_sharding
 from parallel.axes import activation_placement
-from tests.selection import few_of
+from tests.selection import a_third_of, few_of
 
 SEGMENTS = jnp.repeat(jnp.array([[1, 2, 3, 0], [1, 1, 1, 2]], jnp.int32), 64, axis=1)
 MASKS = {
@@ -52,7 +52,7 @@ def value_and_gradients(implementation, arrays, mask):
 
 
 @pytest.mark.parametrize("mesh", MESHES)
-@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("mask", a_third_of(MASKS))
 def test_splash_attention_equals_xlas_in_value_and_gradient(mask, mesh):
     arrays = random(0, 2, 256, 4, 16), random(1, 2, 256, 2, 16), random(2, 2, 256, 2, 16)
     with on(MESHES[mesh]):
@@ -69,7 +69,7 @@ def test_causal_parts_of_unequal_length_are_one_sequence():
     np.testing.assert_allclose(parts, attend.attend_by_xla(q, k, v, mask), atol=1e-6)
 
 
-@pytest.mark.parametrize("length", [128, 131])
+@pytest.mark.parametrize("length", few_of([128, 131], 131))
 @pytest.mark.parametrize("window", few_of([1, 5, 32, 40], 5))
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_window_in_blocks_is_that_of_the_whole_mask(window, length, packed):

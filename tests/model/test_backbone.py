@@ -134,7 +134,7 @@ def test_remat_changes_memory_and_neither_loss_nor_gradient(make_decoder, remat,
 
 
 @pytest.mark.parametrize("scan", [False, True], ids=["unrolled", "scanned"])
-@pytest.mark.parametrize("layer", [0, 3])
+@pytest.mark.parametrize("layer", few_of([0, 3], 3))
 def test_stochastic_depth_drops_whole_examples_more_at_the_top(make_decoder, layer, scan):
     decoder = make_decoder(stochastic_depth=0.8, depth=4, scan_layers=scan, use_bias=True)
     graph, state = nnx.split(decoder.backbone)

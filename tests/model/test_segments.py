@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from tests.selection import a_third_of
+
 KINDS = {
     "attention": {},
     "learned positions": {"positions": "learned"},
@@ -32,7 +34,7 @@ def close(actual, expected):
     np.testing.assert_allclose(actual, expected, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", a_third_of(KINDS))
 def test_documents_of_a_window_do_not_see_each_other(make_decoder, logits_of, kind):
     decoder = make_decoder(**KINDS[kind])
     segments = np.array([[1] * 5 + [2] * 2 + [3] * 5, [1] * 7 + [2] * 3 + [0] * 2])

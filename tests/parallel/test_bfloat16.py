@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from model.layers.numerics import BFLOAT16_PRODUCTS
 from parallel import bfloat16, cpu, products
 from tests.parallel.test_products import CONVOLUTIONS, PRODUCTS, THERE, draw
+from tests.selection import a_third_of
 from tests.training import cells
 
 VECTORS = [("MK,K->M", (64, 512), (512,)), ("K,K->", (512,), (512,))]
@@ -176,7 +177,7 @@ def products_of(jaxpr) -> list:
     return found
 
 
-@pytest.mark.parametrize("cell", cells.CELLS)
+@pytest.mark.parametrize("cell", a_third_of(cells.CELLS))
 def test_every_product_of_a_step_is_rounded(cell):
     """A layer that doesn't pass the precision on would compute in float32, slowly and unseen."""
     config = cells.load(cell, "one device")
