@@ -6,15 +6,10 @@ import os
 import sys
 import zlib
 
-# Before JAX is imported anywhere. The meshes of the tests need devices; and most of what they
-# compile runs a few times, so that what makes it fast would take longer than it saves: so too the
-# emitters of fusions, half of whose time is that each makes an MLIR context of its own; and the
-# 32 modules into which a program is split, each of which takes memory maps, of which a process may
-# have 65,530.
-os.environ["XLA_FLAGS"] = (
-    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0 "
-    "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
-)
+from tests.compilation import QUICK_FLAGS
+
+# Before JAX is imported anywhere. The meshes of the tests need devices.
+os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count=8 {QUICK_FLAGS}"
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import pytest

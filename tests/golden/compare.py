@@ -31,6 +31,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from tests.compilation import QUICK_FLAGS
 from tests.golden.recipes import RECIPES, fields_of, make_inputs
 from tests.golden.workdirs import ROOT, RUNS, WORKDIRS
 
@@ -39,7 +40,6 @@ STORED = HOME / "guards.json"
 SUCCESSORS = HOME / "successors.json"
 DEVICES = (1, 8)
 TIMES = {"examples_per_second", "step_seconds", "input_wait_fraction", "tokens_per_second"}
-FLAGS = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 
 Answers = dict[str, Any]
 
@@ -49,7 +49,7 @@ def probe(tree: Path, kind: str, jobs: Mapping[str, list[str]], *, devices: int 
     with tempfile.TemporaryDirectory() as folder:
         given, answers = Path(folder, "jobs.json"), Path(folder, "answers.json")
         given.write_text(json.dumps(jobs))
-        flags = f"{FLAGS} --xla_force_host_platform_device_count={devices}"
+        flags = f"{QUICK_FLAGS} --xla_force_host_platform_device_count={devices}"
         done = subprocess.run(
             [sys.executable, HOME / "probe.py", kind, given, answers],
             cwd=tree,

@@ -12,6 +12,7 @@ from configs.reading.recipes import load_config
 from configs.schema.config import Config
 from parallel.feeding import put_batch
 from parallel.mesh import make_mesh
+from tests.compilation import USUAL_OPTIONS
 from training.program import TrainProgram, build_program
 
 NARROW = {
@@ -57,10 +58,9 @@ def build(config: Config) -> TrainProgram:
 
 
 def as_users_have_it(program: TrainProgram) -> TrainProgram:
-    """The program whose step is compiled as outside of tests (`tests/conftest.py`): what is fused
-    or summed otherwise by a quick compilation parts after some steps by more than rounding."""
-    options = {"xla_backend_optimization_level": 3, "xla_cpu_use_fusion_emitters": True}
-    step = jax.jit(program.train_step, donate_argnums=0, compiler_options=options)
+    """The program whose step is compiled as outside of tests (`tests/compilation.py`): what a quick
+    compilation fuses or sums otherwise parts after some steps by more than rounding."""
+    step = jax.jit(program.train_step, donate_argnums=0, compiler_options=USUAL_OPTIONS)
     return dataclasses.replace(program, train_step=step)
 
 
